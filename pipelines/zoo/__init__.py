@@ -1,1 +1,1 @@
-"""Module factories that ship with the build: a model's YAML names one as ``pipelines.zoo.<module>:<factory>``."""
+"""Module factories that ship with the build: a YAML names one as ``pipelines.zoo.<module>:<factory>``."""

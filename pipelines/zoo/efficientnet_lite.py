@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the state_dict keys of the published PyTorch checkpoint of the TensorFlow weights."""
+"""EfficientNet-Lite0 with the state_dict keys of the published PyTorch checkpoint."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ LITE0 = (Stage(1, 3, 1, 16, 1), Stage(6, 3, 2, 24, 2), Stage(6, 5, 2, 40, 2), St
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow's "SAME": at stride 2 an odd total puts the extra row and column
-    at the bottom and the right, and how much is needed follows from the input's size."""
+    """A convolution without bias, padded as TensorFlow's "SAME".
+
+    How much padding is needed follows from the input's size; of an odd total, the extra row and column lie
+    at the bottom and the right (at stride 2 often the only ones).
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, groups=groups, bias=False)

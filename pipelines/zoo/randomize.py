@@ -16,13 +16,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def randomize(model: Model, seed: int) -> Model:
-    """Fills every parameter and buffer of ``model`` from ``seed``, in place, and returns it in evaluation mode.
+    """Fills every parameter and buffer of ``model`` from ``seed``; returns it in evaluation mode.
 
-    The values depend on the seed and each tensor's state_dict key alone: the same on every machine, whatever the order
-    of the modules. Convolutions and linear layers get zero-sum rows with a gain that keeps the variance of activations
-    near 1 behind a ReLU (a random network whose rows do not sum to zero answers nearly the same to every input).
-    Batch norms get statistics, scales and shifts that all vary, so that a compiler which drops one of them is found
-    out; the last one of each residual branch is scaled down. A model on the meta device is moved to the CPU first.
+    The values depend on the seed and the modules' names alone: the same on every machine, whatever the
+    order of the modules. Convolutions and linear layers get zero-sum rows with a gain that keeps the
+    variance of activations near 1 behind a ReLU (a random network whose rows do not sum to zero answers
+    nearly the same to every input). Batch norms get statistics, scales and shifts that all vary, so that a
+    compiler which drops one of them is found out. The last norm of a block is scaled down a little, for the
+    sum with its shortcut. A model on the meta device gets memory on the CPU.
     """
     if any(tensor.is_meta for tensor in model.state_dict(keep_vars=True).values()):
         model = model.to_empty(device="cpu")
@@ -44,7 +45,7 @@ def randomize(model: Model, seed: int) -> Model:
 
 
 def _branch_ends(model: nn.Module) -> Iterator[str]:
-    """The last batch norm among the direct children of each block that has a shortcut of its own."""
+    """The last batch norm of every block: a module that has several of its own, and no classifier."""
     for name, module in model.named_modules():
         children = dict(module.named_children())
         norms = [child for child, sub in children.items() if isinstance(sub, nn.modules.batchnorm._BatchNorm)]
@@ -66,7 +67,7 @@ def _weight(random: np.random.Generator, shape: Shape) -> Array:
     if len(shape) < 2:
         return random.normal(0.0, 0.1, shape)
     fan_in = int(np.prod(shape[1:]))
-    values = random.normal(0.0, 1.0, shape)
+    values: Array = random.normal(0.0, 1.0, shape)
     if fan_in > 8:
         values -= values.mean(axis=tuple(range(1, len(shape))), keepdims=True)
     return values * np.sqrt(2.0 / fan_in)

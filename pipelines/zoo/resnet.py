@@ -6,6 +6,7 @@ The state_dict has torchvision's keys and shapes, so torchvision's checkpoints l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +69,13 @@ class Bottleneck(nn.Module):
         return self.relu(y + shortcut)
 
 
+Block: TypeAlias = type[BasicBlock] | type[Bottleneck]
+
+
 class ResNet(nn.Module):
     """Images ``[n, 3, h, w]`` to logits ``[n, classes]``, float32."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int], classes: int) -> None:
+    def __init__(self, block: Block, blocks: Sequence[int], classes: int) -> None:
         super().__init__()
         self.inputs = 64
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -85,8 +89,7 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(512 * block.expansion, classes)
 
-    def _stage(self, block: type[BasicBlock] | type[Bottleneck], width: int, blocks: int,
-               stride: int) -> nn.Sequential:
+    def _stage(self, block: Block, width: int, blocks: int, stride: int) -> nn.Sequential:
         outputs = width * block.expansion
         downsample = None
         if stride != 1 or self.inputs != outputs:
