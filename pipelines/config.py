@@ -1,0 +1,109 @@
+"""Reading ``configs/models/<model>.yaml``; ``pipelines.schema`` says what a file may hold. Never imports PyTorch.
+
+A file whose name starts with ``_`` is a base for ``extends`` and no model of its own. ``extends: NAME`` takes
+everything from ``NAME.yaml`` beside the file: mappings merge key by key, anything else is replaced (``weights``
+and ``verify.dataset`` always wholly), and ``default`` is not inherited.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipelines.config_errors import problems_of
+from pipelines.schema import ModelConfig
+from pipelines.yaml_source import ConfigError, Key, Source, merge, quoted, read_yaml, suggest
+
+__all__ = ["ConfigError", "ModelConfig", "find_config", "load_config", "load_configs", "model_files"]
+
+#: Keys that a file replaces wholly instead of merging them into its base's.
+_WHOLE: frozenset[Key] = frozenset({("weights",), ("verify", "dataset")})
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+def models_folder(root: Path) -> Path:
+    """Where the models' YAML files lie in a project."""
+    return root / "configs" / "models"
+
+
+def model_files(root: Path) -> dict[str, Path]:
+    """Model name -> its file, sorted; bases (``_name.yaml``) left out."""
+    files = sorted(models_folder(root).glob("*.yaml"))
+    return {path.stem: path for path in files if not path.name.startswith("_")}
+
+
+def target_names(root: Path) -> list[str]:
+    """The targets that a model may name: the project's own and those that the compiler ships."""
+    from npu_compiler.resources import config_root
+    found = {path.stem for path in (root / "configs" / "targets").glob("*.yaml")}
+    shipped = config_root() / "targets"
+    if shipped.is_dir():
+        names = (entry.name for entry in shipped.iterdir())
+        found |= {name.removesuffix(".yaml") for name in names if name.endswith(".yaml")}
+    return sorted(found)
+
+
+def load_config(path: Path, root: Path) -> ModelConfig:
+    """Reads and checks one model of the project ``root``. Raises ``ConfigError`` with a line per problem."""
+    source = _with_bases(path, root, ())
+    start = source.place(())
+    if not _MODEL_NAME.fullmatch(path.stem):
+        raise ConfigError(f"{start}: {quoted(path.stem)} cannot name a model: "
+                          "use letters, digits and _ . + -")
+    data = {"name": path.stem, **source.data}
+    if data["name"] != path.stem:
+        raise ConfigError(f"{source.place(('name',))}: name: {quoted(data['name'])} is not the file's name; "
+                          f"remove the key or write {quoted(path.stem)}")
+    try:
+        config = ModelConfig.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(problems_of(error, ModelConfig, source))) from None
+    targets = target_names(root)
+    if config.target not in targets:
+        raise ConfigError(f"{source.place(('target',))}: target: unknown target {quoted(config.target)}"
+                          f"{suggest(config.target, targets)}")
+    return config
+
+
+def load_configs(root: Path) -> dict[str, ModelConfig]:
+    """All models of the project, by name. Raises one ``ConfigError`` with the problems of all files."""
+    found: dict[str, ModelConfig] = {}
+    problems: list[str] = []
+    for name, path in model_files(root).items():
+        try:
+            found[name] = load_config(path, root)
+        except ConfigError as error:
+            problems += [line for line in str(error).splitlines() if line not in problems]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return found
+
+
+def find_config(root: Path, name: str) -> ModelConfig:
+    """The model called ``name``. Raises ``ConfigError`` with the nearest name there is."""
+    files = model_files(root)
+    if name not in files:
+        raise ConfigError(f"configs/models has no {name}.yaml{suggest(name, files)}")
+    return load_config(files[name], root)
+
+
+def _with_bases(path: Path, root: Path, above: tuple[Path, ...]) -> Source:
+    """The file laid over what it extends."""
+    source = read_yaml(path, root)
+    name = source.data.get("extends")
+    if not isinstance(name, str):
+        return source
+    place = source.place(("extends",))
+    base = path.with_name(f"{name}.yaml")
+    if base in (*above, path):
+        chain = " -> ".join(file.stem for file in (*above, path, base))
+        raise ConfigError(f"{place}: extends: {chain} is a cycle; one of them must stand alone")
+    if not base.is_file():
+        known = [file.stem for file in sorted(path.parent.glob("*.yaml")) if file != path]
+        raise ConfigError(f"{place}: extends: there is no {name}.yaml beside this file{suggest(name, known)}")
+    below = _with_bases(base, root, (*above, path))
+    kept = {key: value for key, value in below.data.items() if key not in ("name", "default", "extends")}
+    return merge(Source(kept, below.places), source, _WHOLE)
