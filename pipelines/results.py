@@ -1,0 +1,239 @@
+"""What verify, bench and report hand to each other, as frozen values that are JSON files between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from pipelines.job import write_atomic
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Base of all results. Unknown keys are ignored, so that a newer file can be read."""
+
+
+class Environment(Record, frozen=True):
+    """Where a measurement was taken. ``versions`` maps package names to versions."""
+
+    device: str
+    driver: str
+    platform: str
+    threads: int
+    cpu: str
+    system: str
+    python: str
+    versions: dict[str, str]
+
+
+class ErrorStats(Record, frozen=True):
+    """How far a tensor is from its reference.
+
+    ``max_relative`` is ``max_abs`` over the largest magnitude of the reference; ``snr_db`` is the
+    reference's energy over the error's (None: no error at all); ``mismatched`` counts values that are
+    finite on one side only.
+    """
+
+    max_abs: float
+    mean_abs: float
+    max_relative: float
+    snr_db: float | None
+    elements: int
+    mismatched: int = 0
+
+
+class TensorCheck(Record, frozen=True):
+    """An output or a state of ``program``, compared at the given ``symbols`` over all runs of one case.
+
+    ``top1`` and ``top5`` are the shares of rows whose best class and whose five best classes (as sets) are
+    PyTorch's; None where rows are not class scores."""
+
+    program: str
+    name: str
+    kind: str
+    case: str
+    symbols: dict[str, int]
+    shape: tuple[int, ...]
+    runs: int
+    errors: ErrorStats
+    top1: float | None = None
+    top5: float | None = None
+
+
+class Guess(Record, frozen=True):
+    """A class with its softmax probability."""
+
+    index: int
+    probability: float
+
+
+class ImageCheck(Record, frozen=True):
+    """One image of a labelled set: its five best classes by PyTorch and by the compiled program, best
+    first."""
+
+    file: str
+    label: int | None
+    expected: tuple[Guess, ...]
+    found: tuple[Guess, ...]
+    max_abs: float
+    thumbnail: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both put the same class first."""
+        return self.expected[0].index == self.found[0].index
+
+
+class Accuracy(Record, frozen=True):
+    """Counts of images whose label is the best class, or among the five best."""
+
+    images: int
+    top1: int
+    top5: int
+    reference_top1: int
+    reference_top5: int
+    agree_top1: int
+    agree_top5: int
+
+
+class VerifyResult(Record, frozen=True):
+    """A compiled model against PyTorch in float32."""
+
+    model: str
+    target: str
+    passed: bool
+    tolerance: dict[str, float | None]
+    weights: dict[str, object]
+    checks: tuple[TensorCheck, ...]
+    environment: Environment
+    programs: dict[str, str]
+    dataset: str = ""
+    class_names: dict[str, str] = {}
+    images: tuple[ImageCheck, ...] = ()
+    accuracy: Accuracy | None = None
+
+
+class KernelTime(Record, frozen=True):
+    """All calls of one kernel in one run; microseconds are means over the profiled runs."""
+
+    kernel: str
+    calls: int
+    total_us: float
+    flops: int
+    bytes_moved: int
+    origin: tuple[str, ...] = ()
+
+    @property
+    def gflops(self) -> float:
+        """10^9 arithmetic operations per second."""
+        return self.flops / self.total_us / 1e3 if self.total_us else 0.0
+
+    @property
+    def gbytes(self) -> float:
+        """10^9 bytes per second that the kernel must move at least."""
+        return self.bytes_moved / self.total_us / 1e3 if self.total_us else 0.0
+
+
+class Block(Record, frozen=True):
+    """A piece of the arena, alive from step ``first`` to step ``last``."""
+
+    name: str
+    offset: int
+    nbytes: int
+    first: int
+    last: int
+
+
+class Memory(Record, frozen=True):
+    """Bytes: the arena of intermediate results, the largest set of them alive at once, weights and states."""
+
+    arena: int
+    largest_live: int
+    weights: int
+    states: int
+    peak_process: int
+    steps: int
+    blocks: tuple[Block, ...] = ()
+
+
+class FirstResult(Record, frozen=True):
+    """Seconds in a fresh process with warm caches, from importing the runtime to the first outputs in
+    memory."""
+
+    imports: float
+    load: float
+    run: float
+
+    @property
+    def total(self) -> float:
+        return self.imports + self.load + self.run
+
+
+class ProgramBench(Record, frozen=True):
+    """The measurements of one program at the given ``symbols``; latencies in milliseconds."""
+
+    program: str
+    digest: str
+    symbols: dict[str, int]
+    inputs: dict[str, tuple[int, ...]]
+    batch: int
+    warmup: int
+    samples_ms: tuple[float, ...]
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    throughput: float
+    flops: int
+    kernels: tuple[KernelTime, ...]
+    memory: Memory
+    first_result: FirstResult
+
+
+class BenchResult(Record, frozen=True):
+    """One benchmark of a model on a device."""
+
+    model: str
+    target: str
+    precision: str
+    when: str
+    programs: tuple[ProgramBench, ...]
+    environment: Environment
+
+
+class HistoryLine(Record, frozen=True):
+    """What is kept of every benchmark: program -> median, p10 and p90 in milliseconds, and its digest."""
+
+    when: str
+    device: str
+    driver: str
+    threads: int
+    programs: dict[str, tuple[float, float, float]]
+    digests: dict[str, str]
+
+
+Result = TypeVar("Result", bound=Record)
+
+
+def write_result(path: Path, result: Record) -> None:
+    """Writes ``result`` as indented JSON, whole or not at all."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+
+
+def read_result(path: Path, kind: type[Result]) -> Result:
+    """Reads what ``write_result`` wrote. Raises ``ValueError`` naming the file and what is wrong with it."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path.name} is not a {kind.__name__}: {error}; build its stage again") from None
+
+
+def read_history(path: Path) -> tuple[HistoryLine, ...]:
+    """The benchmarks ever run, oldest first; a line cut off by a crash is passed over."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(msgspec.json.decode(text, type=HistoryLine))
+        except msgspec.DecodeError:
+            continue
+    return tuple(lines)
