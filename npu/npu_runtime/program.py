@@ -1,6 +1,7 @@
 """A compiled program as plain frozen values: what ``.npubin`` holds and the executor binds.
 
-Sizes that depend on the program's symbols are texts in the grammar of ``npu_runtime.symbols``; all others are numbers.
+Sizes that depend on the program's symbols are texts in the grammar of ``npu_runtime.symbols``; all others are
+numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of everything in a manifest."""
 
 
-class Symbol(Record):
+class Symbol(Record, frozen=True):
     """A dynamic dimension with its inclusive bounds."""
 
     name: str
@@ -31,9 +32,9 @@ class Symbol(Record):
     upper: int
 
 
-class IOSpec(Record):
-    """A program input or output: dense and row-major. ``lower`` and ``upper`` bound the values of an integer input where
-    a kernel relies on them (inclusive; None: unchecked)."""
+class IOSpec(Record, frozen=True):
+    """A program input or output: dense and row-major. ``lower`` and ``upper`` bound the values of an integer input
+    where a kernel relies on them (inclusive; None: unchecked)."""
 
     name: str
     shape: tuple[Dim, ...]
@@ -42,9 +43,9 @@ class IOSpec(Record):
     upper: int | None = None
 
 
-class StateSpec(Record):
-    """Memory that outlives a run and is shared by the programs of a model under ``name``. ``init``: its first content
-    (None: zeros)."""
+class StateSpec(Record, frozen=True):
+    """Memory that outlives a run and is shared by the programs of a model under ``name``. ``init``: its first
+    content (None: zeros)."""
 
     name: str
     shape: tuple[int, ...]
@@ -52,8 +53,8 @@ class StateSpec(Record):
     init: WeightExpr | None = None
 
 
-class Transform(Record):
-    """How one device tensor is made from the model's original weights. ``name`` is unique for its ``expr``."""
+class Transform(Record, frozen=True):
+    """How one device tensor is made from the model's original weights. ``name`` is unique for ``expr``."""
 
     name: str
     shape: tuple[int, ...]
@@ -61,12 +62,12 @@ class Transform(Record):
     expr: WeightExpr
 
 
-class Buffer(Record):
+class Buffer(Record, frozen=True):
     """Memory that steps refer to by ``name``.
 
-    ``kind`` says where it lives: a program "input" or "output" (``ref``: its name there), a "weight" (``ref``: a
-    transform), a "state" (``ref``: a state), or "scratch" at ``offset`` of the arena, alive from step ``first`` to step
-    ``last``. ``nbytes`` is its size, for scratch at the symbols' upper bounds.
+    ``kind`` says where it lives: a program "input" or "output" (``ref``: its name there), a "weight" (``ref``:
+    a transform), a "state" (``ref``: a state), or "scratch" at ``offset`` of the arena, alive from step ``first``
+    to step ``last``. ``nbytes`` is its size, for scratch at the symbols' upper bounds.
     """
 
     name: str
@@ -78,22 +79,22 @@ class Buffer(Record):
     last: int = 0
 
 
-class Kernel(Record):
-    """An OpenCL kernel function ``entry`` and the name of the archive's file that holds it, with that file's sha256."""
+class Kernel(Record, frozen=True):
+    """An OpenCL kernel function ``entry`` and the archive's ``file`` that holds it, with that file's sha256."""
 
     entry: str
     file: str
     sha256: str
 
 
-class BufferArg(Record, tag="buffer"):
+class BufferArg(Record, frozen=True, tag="buffer"):
     """A kernel argument that is memory."""
 
     buffer: str
     access: Literal["r", "w", "rw"]
 
 
-class ScalarArg(Record, tag="scalar"):
+class ScalarArg(Record, frozen=True, tag="scalar"):
     """A kernel argument that is a whole number: an OpenCL ``int`` or ``long``."""
 
     value: Dim
@@ -103,7 +104,7 @@ class ScalarArg(Record, tag="scalar"):
 Arg: TypeAlias = Union[BufferArg, ScalarArg]
 
 
-class StepCost(Record):
+class StepCost(Record, frozen=True):
     """Arithmetic operations and bytes that a step must move at least (not what caches make of it)."""
 
     flops: Dim = 0
@@ -111,7 +112,7 @@ class StepCost(Record):
     bytes_written: Dim = 0
 
 
-class Step(Record):
+class Step(Record, frozen=True):
     """One enqueue. ``origin`` names the extracted nodes that it computes, ``locs`` their source lines."""
 
     kernel: str
@@ -122,7 +123,7 @@ class Step(Record):
     cost: StepCost = StepCost()
 
 
-class Guard(Record):
+class Guard(Record, frozen=True):
     """What must hold between the symbols: ``left`` equals ``right`` (or is at most ``right``)."""
 
     left: Dim
@@ -131,9 +132,9 @@ class Guard(Record):
     message: str = ""
 
 
-class CompiledProgram(Record):
-    """An executable program. ``kernel_sources`` maps archive file names to OpenCL text and is stored beside the
-    manifest; everything else is the manifest. Build options are the runtime's own and the target's ``options``."""
+class CompiledProgram(Record, frozen=True):
+    """An executable program. ``kernel_sources`` maps archive file names to OpenCL text and is stored beside
+    the manifest; everything else is the manifest. Build options are the runtime's own and ``options``."""
 
     format_version: int
     model: str
@@ -158,10 +159,12 @@ class CompiledProgram(Record):
     def save(self, path: str | Path) -> None:
         """Writes the ``.npubin`` file, whole or not at all."""
         from npu_runtime.npubin import save_program
+
         save_program(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> CompiledProgram:
         """Reads and validates a ``.npubin`` file. Raises ``FormatError`` naming what is wrong with it."""
         from npu_runtime.npubin import load_program
+
         return load_program(path)

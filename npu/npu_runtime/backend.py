@@ -1,0 +1,111 @@
+"""What a device must be able to do: the small interface between the executor and OpenCL (or its stand-in)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """Device memory of ``nbytes``. ``handle`` belongs to the backend; ``parent`` is what a region is part of."""
+
+    nbytes: int
+    handle: Any
+    parent: Memory | None = None
+    offset: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class KernelHandle:
+    """A kernel with arguments of its own. ``label`` says for messages which step it is."""
+
+    label: str
+    entry: str
+    num_args: int
+    handle: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One enqueue: sizes in work-items, all above 0; ``local_size`` None leaves it to the driver."""
+
+    kernel: KernelHandle
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...] | None
+
+
+class Backend(ABC):
+    """An opened device with one in-order queue. Everything on it is asynchronous until ``finish`` or ``read``."""
+
+    name: str
+    driver: str
+    kind: Literal["cpu", "gpu"]
+    vendor: str
+    """"pocl", "intel", "nvidia", "amd", "null" or "other"."""
+    threads: int
+    """Compute units in use."""
+    alignment: int
+    """Regions of memory start at multiples of this many bytes."""
+    domain: object
+    """Backends of equal domain can use each other's memory."""
+
+    @abstractmethod
+    def allocate(self, nbytes: int) -> Memory:
+        """Memory of at least one byte; its content is undefined. Raises ``DeviceError`` when there is none."""
+
+    @abstractmethod
+    def upload(self, data: Bytes, *, share: bool = False) -> Memory:
+        """Memory with the content of ``data``. With ``share`` it may be ``data`` itself, which then never changes
+        and is only read."""
+
+    @abstractmethod
+    def region(self, memory: Memory, offset: int, nbytes: int) -> Memory:
+        """A part of ``memory``; ``offset`` is a multiple of ``alignment``."""
+
+    @abstractmethod
+    def write(self, memory: Memory, data: Bytes) -> None:
+        """Replaces the first bytes of ``memory``; ``data`` may change afterwards."""
+
+    @abstractmethod
+    def read(self, memory: Memory, out: Bytes) -> None:
+        """Fills ``out`` from the start of ``memory`` once all that was enqueued is done."""
+
+    @abstractmethod
+    def zero(self, memory: Memory) -> None:
+        """Sets every byte to 0."""
+
+    @abstractmethod
+    def build(self, sources: Sequence[tuple[str, str]], options: Sequence[str]) -> object:
+        """One OpenCL program of all ``sources`` (file name, text) in order. Raises ``DeviceError`` with the log."""
+
+    @abstractmethod
+    def kernel(self, module: object, entry: str, label: str) -> KernelHandle:
+        """A new kernel with no arguments set. Raises ``DeviceError`` if ``module`` has none of that name."""
+
+    @abstractmethod
+    def set_memory(self, kernel: KernelHandle, index: int, memory: Memory, access: str) -> None:
+        """Binds argument ``index``, which the kernel reads ("r"), writes ("w") or both ("rw")."""
+
+    @abstractmethod
+    def set_scalar(self, kernel: KernelHandle, index: int, value: int, ctype: str) -> None:
+        """Binds argument ``index`` to an OpenCL ``int`` or ``long``."""
+
+    @abstractmethod
+    def launch(self, launches: Sequence[Launch]) -> None:
+        """Enqueues all in order and waits for the last. Raises ``DeviceError`` naming the one refused."""
+
+    @abstractmethod
+    def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:
+        """As ``launch``; gives the device's own start and end of each, in nanoseconds."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Waits until all that was enqueued is done."""

@@ -1,0 +1,142 @@
+"""NPUBuffer: a dense, row-major tensor in device memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npu_runtime.backend import Backend, Bytes, Memory
+from npu_runtime.dtypes import ITEM_SIZE, is_integer, nbytes, numpy_dtype, spec_text
+from npu_runtime.errors import InputError
+from npu_runtime.program import Dim, IOSpec
+
+_HALF = ("float16", "bfloat16")
+
+
+class NPUBuffer:
+    """A tensor on a device. Make one with ``from_numpy`` or ``zeros``; programs return them."""
+
+    __slots__ = ("__weakref__", "_range", "device", "dtype", "memory", "shape")
+
+    def __init__(self, memory: Memory, shape: tuple[int, ...], dtype: str, device: Backend,
+                 value_range: tuple[int, int] | None = None) -> None:
+        self.memory = memory
+        self.shape = shape
+        self.dtype = dtype
+        self.device = device
+        self._range = value_range
+
+    @classmethod
+    def from_numpy(cls, array: object, device: Backend, spec: IOSpec | None = None) -> NPUBuffer:
+        """Copies ``array`` (or what numpy makes an array of) to ``device``, in the dtype of ``spec``.
+
+        Numbers are converted where none is lost, and floats to a 16-bit ``spec`` by rounding to nearest even; any
+        other dtype, and a shape that ``spec`` rules out, is an ``InputError``.
+        """
+        dense = as_dense(array, spec)
+        return cls(device.upload(as_bytes(dense)), dense.shape, dense.dtype.name, device, value_range(dense))
+
+    @classmethod
+    def zeros(cls, shape: Sequence[int], dtype: str, device: Backend) -> NPUBuffer:
+        """A tensor of zeros. Raises ``InputError`` for a negative size or an unknown dtype."""
+        if dtype not in ITEM_SIZE or any(size < 0 for size in shape):
+            raise InputError(f"cannot make zeros {spec_text(dtype, shape)}: sizes must be 0 or more, the dtype one "
+                             f"of {', '.join(ITEM_SIZE)}")
+        memory = device.allocate(nbytes(shape, dtype))
+        device.zero(memory)
+        return cls(memory, tuple(shape), dtype, device, (0, 0) if is_integer(dtype) else None)
+
+    def __repr__(self) -> str:
+        return f"NPUBuffer({spec_text(self.dtype, self.shape)}, {self.device.name!r})"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense tensor."""
+        return nbytes(self.shape, self.dtype)
+
+    def to_numpy(self, spec: IOSpec | EllipsisType | None = None) -> NDArray[Any]:
+        """A copy as a numpy array of this buffer's dtype (bfloat16 is ml_dtypes').
+
+        ``spec`` (a program's, or ``...`` and None for the buffer's own) must describe this buffer, else
+        ``InputError``.
+        """
+        if isinstance(spec, IOSpec):
+            check_spec(self.shape, self.dtype, spec)
+        out = np.empty(self.shape, numpy_dtype(self.dtype))
+        self.device.read(self.memory, as_bytes(out))
+        return out
+
+    def bounds(self) -> tuple[int, int] | None:
+        """The smallest and largest value of an integer tensor; None for others and for empty ones."""
+        if self._range is None and is_integer(self.dtype):
+            self._range = value_range(self.to_numpy())
+        return self._range
+
+
+def as_dense(array: object, spec: IOSpec | None = None) -> NDArray[Any]:
+    """``array`` as a dense numpy array in the dtype and shape of ``spec``; raises ``InputError`` as ``from_numpy``."""
+    name = f"input {spec.name!r}" if spec else "the array"
+    source = to_array(array)
+    if source.dtype.name not in ITEM_SIZE:
+        raise InputError(f"{name} has dtype {source.dtype.name}: expected one of {', '.join(ITEM_SIZE)}")
+    source = source.astype(source.dtype.newbyteorder("="), copy=False)
+    if spec is not None:
+        source = _convert(source, spec.dtype, name)
+        check_spec(source.shape, source.dtype.name, spec)
+    return np.ascontiguousarray(source).reshape(source.shape)
+
+
+def to_array(value: object) -> NDArray[Any]:
+    """``value`` as a numpy array; a PyTorch tensor of any dtype too."""
+    detach = getattr(value, "detach", None)
+    if detach is not None:
+        tensor = detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            return np.asarray(tensor.float().numpy()).astype(numpy_dtype("bfloat16"))
+        return np.asarray(tensor.numpy())
+    return np.asarray(value)
+
+
+def as_bytes(array: NDArray[Any]) -> Bytes:
+    """The bytes of a dense array, without a copy."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def value_range(array: NDArray[Any]) -> tuple[int, int] | None:
+    """The smallest and largest value of a non-empty integer array; None for others."""
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return None
+    return int(array.min()), int(array.max())
+
+
+def check_spec(shape: Sequence[int], dtype: str, spec: IOSpec) -> None:
+    """Raises ``InputError`` if a tensor of this shape and dtype cannot be ``spec`` (symbols take any size)."""
+    def fits(size: int, dim: Dim) -> bool:
+        return isinstance(dim, str) or size == dim
+
+    if dtype != spec.dtype or len(shape) != len(spec.shape) or not all(map(fits, shape, spec.shape)):
+        raise InputError(f"{spec.name!r} is {spec_text(dtype, shape)}: expected {spec_text(spec.dtype, spec.shape)}")
+
+
+def _convert(array: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
+    target = numpy_dtype(dtype)
+    if array.dtype == target:
+        return array
+    source = array.dtype.name
+    if np.can_cast(array.dtype, target, "safe"):
+        return array.astype(target)
+    if dtype in _HALF and source in (*_HALF, "float32"):
+        with np.errstate(over="ignore"):
+            return array.astype(target)
+    bounds = value_range(array)
+    if array.dtype.kind in "iu" and is_integer(dtype):
+        limits = np.iinfo(target)
+        if bounds is None or (limits.min <= bounds[0] and bounds[1] <= limits.max):
+            return array.astype(target)
+        raise InputError(f"{name} is {source} with values from {bounds[0]} to {bounds[1]}, which {dtype} cannot hold")
+    raise InputError(f"{name} is {source}: expected {dtype}, and the conversion would lose numbers; "
+                     f"convert it yourself with .astype({dtype!r}) if that is meant")

@@ -1,0 +1,294 @@
+"""OpenCL devices: finding, opening and driving them. The only module that imports pyopencl."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from npu_runtime import env, program_cache
+from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory
+from npu_runtime.drivers import visible_drivers
+from npu_runtime.errors import DeviceError, InputError, NoDeviceError
+
+INSTALL = ('install one that needs no administrator: pip install "npubin[pocl]" (any CPU) or '
+           'pip install "npubin[intel]" (faster on x86), or your GPU\'s driver')
+
+#: The vendor's macro in kernels, 1 where the device is of that vendor.
+MACROS = {"pocl": "NPU_POCL", "intel": "NPU_INTEL", "nvidia": "NPU_NVIDIA"}
+
+_ORDER = ("pocl", "intel")  # the default device, before any GPU
+_SCALARS: dict[str, Callable[[int], Any]] = {"int": np.int32, "long": np.int64}
+#: Host memory becomes device memory without a copy only if aligned so (the widest OpenCL vector).
+_HOST_ALIGNMENT = 128
+_SELECTOR = re.compile(r"([a-z]+)(?::(\d{1,3}))?")
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """An OpenCL device that can be opened: ``Device(selector)`` opens it."""
+
+    selector: str
+    name: str
+    platform: str
+    driver: str
+    kind: Literal["cpu", "gpu"]
+    vendor: str
+    threads: int
+    memory: int
+    """Bytes of global memory."""
+    handle: Any = field(repr=False, compare=False)
+
+
+@cache
+def _pyopencl() -> Any:
+    with visible_drivers():
+        import pyopencl
+
+        try:
+            pyopencl.get_platforms()
+        except pyopencl.Error:  # the loader found no driver at all; list_devices says so
+            pass
+    return pyopencl
+
+
+@cache
+def list_devices() -> tuple[DeviceInfo, ...]:
+    """Every OpenCL CPU and GPU of this machine, the default one first. Drivers are looked for once per process."""
+    cl = _pyopencl()
+    found: list[DeviceInfo] = []
+    seen: set[int] = set()
+    try:
+        platforms = cl.get_platforms()
+    except cl.Error:
+        return ()
+    for platform in platforms:
+        try:
+            devices = platform.get_devices()
+        except cl.Error:
+            continue
+        for device in devices:
+            if device.int_ptr not in seen and device.type & (cl.device_type.CPU | cl.device_type.GPU):
+                seen.add(device.int_ptr)
+                found.append(_info(cl, platform, device))
+    found.sort(key=lambda info: (_ORDER.index(info.vendor) if info.vendor in _ORDER else len(_ORDER),
+                                 info.kind == "cpu"))
+    counts: dict[str, int] = {}
+    named = []
+    for info in found:
+        number = counts[info.vendor] = counts.get(info.vendor, -1) + 1
+        named.append(DeviceInfo(**{**vars(info), "selector": f"{info.vendor}:{number}"}))
+    return tuple(named)
+
+
+def _info(cl: Any, platform: Any, device: Any) -> DeviceInfo:
+    kind: Literal["cpu", "gpu"] = "gpu" if device.type & cl.device_type.GPU else "cpu"
+    title = f"{platform.name} {platform.vendor}".lower()
+    known = {"portable computing": "pocl", "nvidia": "nvidia", "advanced micro": "amd", "intel": "intel"}
+    vendor = next((vendor for word, vendor in known.items() if word in title), "other")
+    if vendor == "intel" and kind == "gpu":
+        vendor = "intelgpu"
+    return DeviceInfo("", device.name.strip(), platform.name.strip(), device.driver_version.strip(), kind, vendor,
+                      device.max_compute_units, device.global_mem_size, device)
+
+
+def find_device(selector: str | None = None) -> DeviceInfo:
+    """The device that ``Device(selector)`` opens. Raises ``NoDeviceError`` or, for a malformed one, ``InputError``."""
+    wanted = selector or env.device_selector()
+    devices = list_devices()
+    if wanted is None:
+        if not devices:
+            raise NoDeviceError(f"no OpenCL device was found: {INSTALL}")
+        return devices[0]
+    match = _SELECTOR.fullmatch(wanted.strip().lower())
+    if match is None:
+        raise InputError(f"{wanted!r} does not select a device: use pocl, intel, nvidia, gpu or cpu, "
+                         "with :N for the Nth of several")
+    word, number = match[1], int(match[2] or 0)
+    fitting = [info for info in devices if word in (info.vendor, info.kind)]
+    if number >= len(fitting):
+        present = ", ".join(f"{info.selector} ({info.name})" for info in devices) or "none"
+        raise NoDeviceError(f"no device {wanted!r}; present: {present}. {_remedy(word)}")
+    return fitting[number]
+
+
+def _remedy(word: str) -> str:
+    if word in ("pocl", "intel"):
+        return f'Install it: pip install "npubin[{word}]"'
+    return "Install its driver" if word in ("nvidia", "amd", "gpu") else f"{INSTALL[0].upper()}{INSTALL[1:]}"
+
+
+@cache
+def _open(info: DeviceInfo, threads: int | None) -> tuple[Any, Any, Any]:
+    """Device (a part of it if fewer threads are wanted), context and queue: one each per process, so that memory
+    of one ``Device`` serves another of the same selector."""
+    cl = _pyopencl()
+    device = info.handle
+    if threads is not None and threads != info.threads:
+        by_counts = cl.device_partition_property.BY_COUNTS
+        if not 1 <= threads < info.threads or by_counts not in device.partition_properties:
+            raise InputError(f"threads={threads}: {info.name} ({info.selector}) can use "
+                             + (f"1 to {info.threads}" if by_counts in device.partition_properties
+                                else f"{info.threads} only"))
+        device, *_ = device.create_sub_devices([by_counts, threads, 0])
+    context = cl.Context([device])
+    return device, context, cl.CommandQueue(context)
+
+
+class Device(Backend):
+    """An OpenCL device.
+
+    ``selector``: "pocl", "intel", "nvidia", "amd", "gpu" or "cpu", with ":N" for the Nth of several; by default
+    ``NPU_DEVICE``, else the first of PoCL, Intel's CPU runtime, a GPU. ``threads``: compute units to use, by default
+    all; on a CPU these are threads, and the others stay free for other work. The limit holds for this object alone.
+
+    Raises ``NoDeviceError`` (which says what to install) and ``InputError``.
+    """
+
+    def __init__(self, selector: str | None = None, *, threads: int | None = None) -> None:
+        info = find_device(selector)
+        self.info = info
+        self._cl = _pyopencl()
+        self._device, self._context, self._queue = _open(info, threads)
+        self._timed_queue: Any = None
+        self.name, self.driver, self.kind, self.vendor = info.name, info.driver, info.kind, info.vendor
+        self.threads = threads or info.threads
+        self.alignment = max(1, self._device.mem_base_addr_align // 8)
+        self.domain = self._context
+        env.debug(env.STAGES, f"device {info.selector}: {info.name}, {info.platform} {info.driver}")
+
+    def __repr__(self) -> str:
+        return f"Device({self.info.selector!r}, threads={self.threads})"
+
+    def _buffer(self, flags: int, nbytes: int, data: Bytes | None = None) -> Memory:
+        try:
+            handle = self._cl.Buffer(self._context, flags, 0 if data is not None else nbytes, hostbuf=data)
+        except (self._cl.Error, ValueError) as error:
+            limit = self._device.max_mem_alloc_size
+            raise DeviceError(f"{self.name} cannot allocate {nbytes} bytes (its largest buffer has {limit}): "
+                              f"{error}") from None
+        return Memory(nbytes, handle)
+
+    def allocate(self, nbytes: int) -> Memory:
+        return self._buffer(self._cl.mem_flags.READ_WRITE, max(1, nbytes))
+
+    def upload(self, data: Bytes, *, share: bool = False) -> Memory:
+        flags = self._cl.mem_flags
+        if data.size == 0:
+            return self.allocate(1)
+        if share and self.kind == "cpu" and data.ctypes.data % _HOST_ALIGNMENT == 0:
+            return self._buffer(flags.READ_ONLY | flags.USE_HOST_PTR, data.size, data)
+        return self._buffer(flags.READ_WRITE | flags.COPY_HOST_PTR, data.size, data)
+
+    def region(self, memory: Memory, offset: int, nbytes: int) -> Memory:
+        size = max(1, nbytes)
+        try:
+            handle = memory.handle.get_sub_region(offset, size)
+        except self._cl.Error as error:
+            raise DeviceError(f"{self.name} refuses a region of {size} bytes at {offset}: {error}") from None
+        return Memory(size, handle, memory, offset)
+
+    def write(self, memory: Memory, data: Bytes) -> None:
+        if data.size:
+            self._cl.enqueue_copy(self._queue, memory.handle, data, is_blocking=True)
+
+    def read(self, memory: Memory, out: Bytes) -> None:
+        if out.size:
+            self._cl.enqueue_copy(self._queue, out, memory.handle, is_blocking=True)
+
+    def zero(self, memory: Memory) -> None:
+        self._cl.enqueue_fill_buffer(self._queue, memory.handle, np.uint8(0), 0, memory.nbytes)
+        self.finish()
+
+    def build(self, sources: Sequence[tuple[str, str]], options: Sequence[str]) -> object:
+        macro = MACROS.get(self.vendor)
+        flags = [*options, *([f"-D{macro}=1"] if macro else [])]
+        text = "".join(f'#line 1 "{name}"\n{source.rstrip()}\n' for name, source in sources)
+        if env.debug_level() >= env.SOURCE:
+            env.debug(env.SOURCE, f"building for {self.name} with {' '.join(flags)}:\n{text}")
+        # PoCL and NVIDIA keep built programs themselves (and fetching PoCL's costs another build)
+        keep = self.vendor not in ("pocl", "nvidia")
+        key = program_cache.cache_key(text, flags, self.name, f"{self.info.platform} {self.driver}") if keep else ""
+        binary = program_cache.load(key) if keep else None
+        if binary is not None:
+            try:
+                return self._build(self._cl._Program(self._context, [self._device], [binary]), flags)
+            except DeviceError:
+                program_cache.discard(key)
+        program = self._build(self._cl._Program(self._context, text), flags)
+        if keep:
+            program_cache.store(key, program.get_info(self._cl.program_info.BINARIES)[0])
+        return program
+
+    def _build(self, program: Any, flags: Sequence[str]) -> Any:
+        cl = self._cl
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", cl.CompilerWarning)
+                return cl.Program(program).build(list(flags))
+        except cl.Error:
+            log = program.get_build_info(self._device, cl.program_build_info.LOG).strip()
+        raise DeviceError(_build_message(log, self.name))
+
+    def kernel(self, module: object, entry: str, label: str) -> KernelHandle:
+        try:
+            handle = self._cl.Kernel(module, entry)
+            return KernelHandle(label, entry, handle.num_args, handle)
+        except self._cl.Error:
+            raise DeviceError(f"{label}: the built program has no kernel {entry!r}") from None
+
+    def set_memory(self, kernel: KernelHandle, index: int, memory: Memory, access: str) -> None:  # noqa: ARG002
+        self._set(kernel, index, memory.handle, "memory")
+
+    def set_scalar(self, kernel: KernelHandle, index: int, value: int, ctype: str) -> None:
+        self._set(kernel, index, _SCALARS[ctype](value), ctype)
+
+    def _set(self, kernel: KernelHandle, index: int, value: Any, what: str) -> None:
+        try:
+            kernel.handle.set_arg(index, value)
+        except self._cl.Error as error:
+            raise DeviceError(f"{kernel.label}: argument {index} of {kernel.entry} cannot be {what}: "
+                              f"{error}") from None
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        self._enqueue(launches, self._queue)
+
+    def _enqueue(self, launches: Sequence[Launch], queue: Any) -> list[Any]:
+        enqueue = self._cl.enqueue_nd_range_kernel
+        events = []
+        current = None
+        try:
+            for current in launches:
+                events.append(enqueue(queue, current.kernel.handle, current.global_size, current.local_size))
+            queue.finish()
+        except self._cl.Error as error:
+            where = (f"{current.kernel.label}, global size {current.global_size}, local size {current.local_size}"
+                     if current else "waiting")
+            raise DeviceError(f"{self.name} refuses to run {where}: {error}") from None
+        return events
+
+    def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:
+        if self._timed_queue is None:
+            self._timed_queue = self._cl.CommandQueue(
+                self._context, properties=self._cl.command_queue_properties.PROFILING_ENABLE)
+        self.finish()
+        events = self._enqueue(launches, self._timed_queue)
+        return [(event.profile.start, event.profile.end) for event in events]
+
+    def finish(self) -> None:
+        self._queue.finish()
+
+
+def _build_message(log: str, device: str) -> str:
+    """The first kernel that the log blames, then the log, shortened in the middle."""
+    blamed = re.search(r"kernels/(\w+)\.cl:\d+(?::\d+)?: (?:fatal )?error", log)
+    lines = log.splitlines() or ["the driver gives no reason"]
+    if len(lines) > 60:
+        lines = [*lines[:40], f"... {len(lines) - 60} lines ...", *lines[-20:]]
+    what = f"kernel {blamed[1]!r}" if blamed else "the program"
+    return f"{what} does not build on {device}:\n" + "\n".join(lines)

@@ -1,0 +1,46 @@
+"""The environment variables that npubin reads: all of them, in one table.
+
+| variable | meaning | default |
+|---|---|---|
+| ``NPU_DEVICE`` | the device that ``Device()`` opens: ``pocl``, ``intel``, ``nvidia:0``, ``gpu``, ``cpu`` | first of PoCL, Intel, GPU |
+| ``NPU_DEBUG`` | 1 stages, 2 kernels with time, GFLOP/s and GB/s, 3 passes, 4 source, 5 everything | 0 |
+| ``NPU_CACHE_DIR`` | folder for built kernels of drivers without a cache of their own | ``$XDG_CACHE_HOME/npubin`` |
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from npu_runtime.errors import InputError
+
+STAGES, KERNELS, PASSES, SOURCE, EVERYTHING = 1, 2, 3, 4, 5
+
+
+def device_selector() -> str | None:
+    """``NPU_DEVICE``, or None where it is unset or empty."""
+    return os.environ.get("NPU_DEVICE") or None
+
+
+def debug_level() -> int:
+    """``NPU_DEBUG`` as a number from 0 to 5. Raises ``InputError`` for anything else."""
+    text = os.environ.get("NPU_DEBUG") or "0"
+    if text not in {"0", "1", "2", "3", "4", "5"}:
+        raise InputError(f"NPU_DEBUG is {text!r}: it must be a number from 0 (quiet) to 5 (everything)")
+    return int(text)
+
+
+def cache_dir() -> Path:
+    """The folder for built kernels; it need not exist."""
+    chosen = os.environ.get("NPU_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "npubin"
+
+
+def debug(level: int, text: str) -> None:
+    """Prints ``text`` to standard error if ``NPU_DEBUG`` is at least ``level``."""
+    if debug_level() >= level:
+        print(f"npubin: {text}", file=sys.stderr)

@@ -1,0 +1,287 @@
+"""Executor: runs a compiled program on a device. Binds once, runs many times."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from npu_runtime import env
+from npu_runtime.backend import Backend, KernelHandle, Launch, Memory
+from npu_runtime.buffer import NPUBuffer, as_bytes, as_dense, check_spec, value_range
+from npu_runtime.dtypes import nbytes
+from npu_runtime.errors import DeviceError, InputError
+from npu_runtime.npubin import source_order
+from npu_runtime.program import Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
+from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
+from npu_runtime.weight_loader import Weights
+
+_KEPT_SIZES = 256
+_MACHINE_OPTIONS = ("-cl-std=CL1.2",)
+
+_warned: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A kernel's argument."""
+
+    kernel: KernelHandle
+    index: int
+    access: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Everything that follows from the symbols' values."""
+
+    launches: tuple[Launch, ...]
+    steps: tuple[int, ...]
+    """The step of each launch; steps without work-items have none."""
+    scalars: tuple[int, ...]
+    """Values of the arguments that depend on symbols, in the order of ``Executor._scalars``."""
+    outputs: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """When a step ran, by the device's clock in nanoseconds; ``values`` are the symbols' of that run."""
+
+    step: int
+    start: int
+    end: int
+    values: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Memory of outputs whose buffers are dead, by size."""
+
+    free: dict[int, list[Memory]] = field(default_factory=dict)
+
+    def take(self, device: Backend, nbytes: int) -> Memory:
+        kept = self.free.get(nbytes)
+        return kept.pop() if kept else device.allocate(nbytes)
+
+    def watch(self, buffer: NPUBuffer) -> None:
+        """Takes the buffer's memory back when nothing refers to the buffer any more."""
+        weakref.finalize(buffer, self.free.setdefault(buffer.memory.nbytes, []).append, buffer.memory).atexit = False
+
+
+class Executor:
+    """Runs ``program`` on ``device``.
+
+    Builds the kernels at once. Weights, state and what depends on the symbols are bound when they change; a run sets
+    the arguments that are inputs and outputs, enqueues every step and waits once. One run at a time: calls from
+    several threads wait for each other.
+
+    Raises ``DeviceError`` if the driver refuses a kernel.
+    """
+
+    def __init__(self, program: CompiledProgram, device: Backend) -> None:
+        self.program = program
+        self.device = device
+        self._lock = threading.Lock()
+        self._warn_of_other_kind()
+        module = device.build([(name, program.kernel_sources[name]) for name in source_order(program)],
+                              [*_MACHINE_OPTIONS, *program.options])
+        self._kernels = [device.kernel(module, step.kernel, f"step {index} ({step.kernel})")
+                         for index, step in enumerate(program.steps)]
+        self._slots: dict[str, list[_Slot]] = {}
+        self._scalars: list[tuple[_Slot, ScalarArg]] = []
+        self._bound: dict[str, Memory] = {}
+        self._tensors: object = None
+        self._current: tuple[int, ...] | None = None
+        self._sizes: OrderedDict[tuple[int, ...], _Sizes] = OrderedDict()
+        self._staging: dict[str, Memory] = {}
+        self._pool = _Pool()
+        self._buffers = {kind: [buffer for buffer in program.buffers if buffer.kind == kind]
+                         for kind in ("input", "output", "weight", "state", "scratch")}
+        self._transforms = {transform.name: transform for transform in program.transforms}
+        self._states: dict[str, StateSpec] = {state.name: state for state in program.states}
+        self._inputs: dict[str, IOSpec] = {spec.name: spec for spec in program.input_specs}
+        self._collect_arguments()
+        self._bind_scratch()
+        env.debug(env.STAGES, f"{program.model} {program.program}: {len(program.steps)} steps on {device.name}, "
+                              f"{program.arena_bytes} bytes of scratch")
+
+    def run(self, inputs: Mapping[str, object], weights: Weights) -> dict[str, NPUBuffer]:
+        """The outputs by name, for inputs by name (``NPUBuffer`` or what numpy makes an array of).
+
+        Outputs stay valid after further runs. State in ``weights`` is updated. Raises, before anything is enqueued,
+        ``InputError`` for a missing, unknown or unfitting input and ``WeightsMismatchError`` for weights of another
+        program.
+        """
+        with self._lock, self._timed(env.debug_level() >= env.KERNELS) as times:
+            return self._run(inputs, weights, times)
+
+    def run_timed(self, inputs: Mapping[str, object], weights: Weights
+                  ) -> tuple[dict[str, NPUBuffer], list[StepTime]]:
+        """As ``run``; gives also when each step ran, by the device's clock."""
+        times: list[StepTime] = []
+        with self._lock:
+            return self._run(inputs, weights, times), times
+
+    @contextmanager
+    def _timed(self, wanted: bool) -> Iterator[list[StepTime] | None]:
+        times: list[StepTime] = []
+        yield times if wanted else None
+        if times:
+            from npu_runtime.profiler import step_lines
+
+            for line in step_lines(self.program, times):
+                env.debug(env.KERNELS, line)
+
+    def _run(self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
+             ) -> dict[str, NPUBuffer]:
+        program, device = self.program, self.device
+        arrays, shapes = self._accept(inputs)
+        values = bind(program, shapes)
+        if not isinstance(weights, Weights):
+            raise InputError(f"weights is a {type(weights).__name__}: expected what load_weights returns")
+        if weights.device.domain != device.domain:
+            raise InputError(f"the weights lie on {weights.device.name!r}: load them with the device of this executor, "
+                             f"{device.name!r}")
+        sizes = self._bind_sizes(values)
+        self._bind_weights(weights)
+        for buffer in self._buffers["input"]:
+            self._bind(buffer.name, self._input_memory(buffer, arrays[buffer.ref]))
+        made = {}
+        for spec, shape in zip(program.output_specs, sizes.outputs, strict=True):
+            memory = self._pool.take(device, max(1, nbytes(shape, spec.dtype)))
+            made[spec.name] = NPUBuffer(memory, shape, spec.dtype, device)
+            self._pool.watch(made[spec.name])
+        for buffer in self._buffers["output"]:
+            self._bind(buffer.name, made[buffer.ref].memory)
+        if times is None:
+            device.launch(sizes.launches)
+        else:
+            spans = device.launch_timed(sizes.launches)
+            times += [StepTime(step, *span, values) for step, span in zip(sizes.steps, spans, strict=True)]
+        return made
+
+    def _accept(self, inputs: Mapping[str, object]) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
+        """The inputs, numpy ones converted, and their shapes, once names, dtypes and values are right."""
+        known = self._inputs
+        missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
+        if missing or unknown:
+            says = [f"{what}: {', '.join(sorted(map(str, names)))}"
+                    for what, names in (("missing", missing), ("unknown", unknown)) if names]
+            raise InputError(f"inputs do not fit the program ({'; '.join(says)}): it takes {', '.join(known)}")
+        arrays: dict[str, object] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, spec in known.items():
+            value = inputs[name]
+            if isinstance(value, NPUBuffer):
+                if value.device.domain != self.device.domain:
+                    raise InputError(f"input {name!r} lies on {value.device.name!r}, the program runs on "
+                                     f"{self.device.name!r}: make the buffer with that device")
+                check_spec(value.shape, value.dtype, spec)
+                arrays[name], shapes[name] = value, value.shape
+                bounds = value.bounds() if spec.lower is not None or spec.upper is not None else None
+            else:
+                dense = as_dense(value, spec)
+                arrays[name], shapes[name] = dense, dense.shape
+                bounds = value_range(dense)
+            if bounds and ((spec.lower is not None and bounds[0] < spec.lower)
+                           or (spec.upper is not None and bounds[1] > spec.upper)):
+                raise InputError(f"input {name!r} has values from {bounds[0]} to {bounds[1]}: expected "
+                                 f"{spec.lower if spec.lower is not None else '...'} to "
+                                 f"{spec.upper if spec.upper is not None else '...'}")
+        return arrays, shapes
+
+    def _input_memory(self, buffer: Buffer, value: object) -> Memory:
+        if isinstance(value, NPUBuffer):
+            return value.memory
+        data = as_bytes(value)  # type: ignore[arg-type]  # _accept made it an array
+        memory = self._staging.get(buffer.ref)
+        if memory is None or memory.nbytes < data.size:
+            memory = self._staging[buffer.ref] = self.device.allocate(data.size)
+        self.device.write(memory, data)
+        return memory
+
+    def _bind(self, name: str, memory: Memory) -> None:
+        if self._bound.get(name) is not memory:
+            for slot in self._slots.get(name, ()):
+                self.device.set_memory(slot.kernel, slot.index, memory, slot.access)
+            self._bound[name] = memory
+
+    def _bind_weights(self, weights: Weights) -> None:
+        if self._tensors is not weights.tensors:
+            weights.tensors.check(self.program)
+            self._tensors = None
+            for buffer in self._buffers["weight"]:
+                self._bind(buffer.name, weights.tensors.memory(self._transforms[buffer.ref]))
+            self._tensors = weights.tensors
+        for buffer in self._buffers["state"]:
+            self._bind(buffer.name, weights.state(self._states[buffer.ref]))
+
+    def _bind_sizes(self, values: Mapping[str, int]) -> _Sizes:
+        key = tuple(values.values())
+        sizes = self._sizes.get(key)
+        if sizes is None:
+            sizes = self._sizes[key] = self._evaluate(values)
+            if len(self._sizes) > _KEPT_SIZES:
+                self._sizes.popitem(last=False)
+        if key != self._current:
+            self._current = None
+            for (slot, arg), value in zip(self._scalars, sizes.scalars, strict=True):
+                self.device.set_scalar(slot.kernel, slot.index, value, arg.ctype)
+            self._current = key
+        return sizes
+
+    def _evaluate(self, values: Mapping[str, int]) -> _Sizes:
+        launches, steps = [], []
+        for index, (step, kernel) in enumerate(zip(self.program.steps, self._kernels, strict=True)):
+            global_size = evaluate_shape(step.global_size, values)
+            if all(global_size):
+                launches.append(Launch(kernel, global_size, step.local_size))
+                steps.append(index)
+        return _Sizes(tuple(launches), tuple(steps),
+                      tuple(evaluate(arg.value, values) for _, arg in self._scalars),
+                      tuple(evaluate_shape(spec.shape, values) for spec in self.program.output_specs))
+
+    def _collect_arguments(self) -> None:
+        """Finds where each buffer and each symbolic number goes; sets the numbers that never change."""
+        for step, kernel in zip(self.program.steps, self._kernels, strict=True):
+            if kernel.num_args != len(step.args):
+                raise DeviceError(f"{kernel.label}: the kernel takes {kernel.num_args} arguments, the program gives "
+                                  f"{len(step.args)}: compile it again")
+            for index, arg in enumerate(step.args):
+                if isinstance(arg, BufferArg):
+                    self._slots.setdefault(arg.buffer, []).append(_Slot(kernel, index, arg.access))
+                elif symbols_of(arg.value):
+                    self._scalars.append((_Slot(kernel, index, "r"), arg))
+                else:
+                    self.device.set_scalar(kernel, index, evaluate(arg.value, {}), arg.ctype)
+
+    def _bind_scratch(self) -> None:
+        """Regions of one arena. Offsets are stretched where the device aligns regions more coarsely than they are:
+        what did not overlap still does not."""
+        scratch = self._buffers["scratch"]
+        if not scratch:
+            return
+        alignment = self.device.alignment
+        stretch = 1
+        while any(buffer.offset * stretch % alignment for buffer in scratch):
+            stretch *= 2
+            if stretch > alignment:
+                raise DeviceError(f"{self.device.name} aligns memory to {alignment} bytes, which no scratch "
+                                  "offset can be stretched to")
+        ends = [buffer.offset * stretch + max(1, evaluate(buffer.nbytes, {})) for buffer in scratch]
+        arena = self.device.allocate(max(ends))
+        for buffer in scratch:
+            self._bind(buffer.name, self.device.region(arena, buffer.offset * stretch, evaluate(buffer.nbytes, {})))
+
+    def _warn_of_other_kind(self) -> None:
+        program, device = self.program, self.device
+        pair = (program.target, device.name)
+        if program.device_type not in ("any", device.kind) and device.vendor != "null" and pair not in _warned:
+            _warned.add(pair)
+            warnings.warn(f"{program.model} {program.program} was compiled for {program.target!r} "
+                          f"({program.device_type}) and runs on {device.name} ({device.kind}), where a program "
+                          f"compiled for {device.kind!r} could be faster", stacklevel=3)
