@@ -1,9 +1,9 @@
 """Symbolic sizes: ``Dim = int | Expr`` over named, non-negative symbols.
 
-The grammar is closed: integers, symbols, ``+ - * // %``, ``min`` and ``max``. Every expression is kept in a normal form
-(a polynomial with integer coefficients over *atoms*, where an atom is a symbol or a ``// % min max`` call), so that two
-ways of writing one size compare equal: ``(s0 + s0) * 2 == 4 * s0``. ``//`` and ``%`` round towards minus infinity, as in
-Python. A result without symbols is always a plain ``int``.
+The grammar is closed: integers, symbols, ``+ - * // %``, ``min`` and ``max``. Every expression is kept in a
+normal form (a polynomial with integer coefficients over *atoms*, where an atom is a symbol or a call of
+``// % min max``), so that two ways of writing one size compare equal: ``(s0 + s0) * 2 == 4 * s0``. ``//`` and
+``%`` round towards minus infinity, as in Python. A result without symbols is always a plain ``int``.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Atom:
         return f"({left} {self.op} {right})"
 
     def sort_key(self) -> tuple[str, str]:
-        return (self.op != "symbol" and "~" or "", str(self))
+        return ("" if self.op == "symbol" else "~", str(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Expr:
-    """A polynomial in normal form. Build one with ``symbol``, arithmetic, ``minimum``, ``maximum`` or ``parse``."""
+    """A polynomial in normal form, built with ``symbol``, arithmetic, ``minimum``, ``maximum``, ``parse``."""
 
     terms: tuple[tuple[Monomial, int], ...]
 
@@ -123,7 +123,8 @@ def ceil_div(dim: Dim, divisor: int) -> Dim:
 
 def product(dims: Iterable[Dim]) -> Dim:
     """The product of ``dims``; 1 for none."""
-    return reduce(lambda left, right: left * right, dims, 1)
+    one: Dim = 1
+    return reduce(lambda left, right: left * right, dims, one)
 
 
 def is_static(dim: Dim) -> bool:
@@ -177,7 +178,10 @@ def bounds_of(dim: Dim, bounds: Bounds) -> tuple[int, int]:
 
 
 def parse(text: str | int) -> Dim:
-    """Reads what ``str(dim)`` writes. Raises ``ValueError`` for anything outside the grammar; nothing is executed."""
+    """Reads what ``str(dim)`` writes; nothing is executed.
+
+    Raises ``ValueError`` for anything outside the grammar.
+    """
     if isinstance(text, int):
         return text
     if len(text) > 10_000:
@@ -218,7 +222,7 @@ def _atom(op: str, *args: Dim) -> Expr:
 
 
 def _divide(dividend: Dim, divisor: Dim) -> tuple[Dim, Dim]:
-    """Quotient and remainder. For a number as divisor, whole multiples leave the fraction: (8*s0 + 3) // 8 = s0."""
+    """Quotient and remainder. With a number as divisor, whole multiples leave: (8*s0 + 3) // 8 = s0."""
     if isinstance(divisor, int):
         if divisor == 0:
             raise ZeroDivisionError(f"{dividend} // 0")
@@ -227,7 +231,8 @@ def _divide(dividend: Dim, divisor: Dim) -> tuple[Dim, Dim]:
         whole: dict[Monomial, int] = {}
         rest: dict[Monomial, int] = {}
         for monomial, factor in _terms(dividend):
-            whole[monomial], rest[monomial] = (factor // divisor, factor % divisor) if divisor > 0 else (0, factor)
+            split = (factor // divisor, factor % divisor) if divisor > 0 else (0, factor)
+            whole[monomial], rest[monomial] = split
         quotient, remainder = _normal(whole), _normal(rest)
         if isinstance(remainder, int):
             return quotient + remainder // divisor, remainder % divisor
@@ -286,7 +291,9 @@ def _atom_bounds(atom: Atom, bounds: Bounds) -> tuple[int, int]:
     return (0, min(high - 1, args[0][1]) if args[0][0] >= 0 else high - 1) if low > 0 else (low + 1, 0)
 
 
-def _corners(left: tuple[int, int], right: tuple[int, int], apply: Callable[[int, int], int]) -> tuple[int, int]:
+def _corners(
+    left: tuple[int, int], right: tuple[int, int], apply: Callable[[int, int], int]
+) -> tuple[int, int]:
     values = [apply(a, b) for a in left for b in right]
     return min(values), max(values)
 

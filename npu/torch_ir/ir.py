@@ -1,8 +1,8 @@
 """The graph of a program: plain frozen values, without weights and without PyTorch.
 
 In memory a value is known by its name alone. An operation with several outputs names each of them (the
-``getitem`` nodes of the file format exist only in files). Values are produced by: program inputs, weight, constant and
-state placeholders, and nodes.
+``getitem`` nodes of the file format exist only in files). Values are produced by: program inputs, weight,
+constant and state placeholders, and nodes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, product, symbols_of
 
 #: An argument of an operation that is not a tensor. dtypes are written "torch.float32", devices "cpu".
-Attr: TypeAlias = Union[None, bool, int, float, str, Expr, tuple["Attr", ...]]
+Attr: TypeAlias = Union[bool, int, float, str, Expr, tuple["Attr", ...], None]
 
 IR_VERSION = 1
 
 #: Bytes per element of every dtype that a value can have.
 ITEM_SIZE: Mapping[str, int] = MappingProxyType({
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
-    "int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1,
+    "int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8,
+    "bool": 1,
 })
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Shape and dtype of a value. ``layout`` is "row" (dense, row-major) except where the compiler chose another."""
+    """Shape and dtype of a value.
+
+    ``layout`` is "row" (dense, row-major) except where the compiler chose another.
+    """
 
     shape: tuple[Dim, ...]
     dtype: str
@@ -54,8 +58,15 @@ class TensorSpec:
 class Node:
     """One operation. ``inputs`` are value names, None for an optional tensor that is absent.
 
-    ``op`` is an ATen overload ("aten.conv2d.default") in an extracted graph and the name of a compiler's op record in a
-    lowered one. ``loc`` is "file:line" of the model's source; ``origin`` names the extracted nodes that it stands for.
+    ``op`` is an ATen overload ("aten.conv2d.default") in an extracted graph and the name of a compiler's op
+    record in a lowered one. ``loc`` is "file:line" of the model's source; ``origin`` names the extracted nodes
+    that it stands for.
+
+    In an extracted graph ``inputs`` has one entry per Tensor argument of the op's schema, in schema order,
+    absent ones at the end included. Tensor lists are flattened, and ``attrs["_tensor_list_sizes"]`` has the
+    length of each, its None entries counted. A scalar given for a Tensor argument stays in ``attrs`` under the
+    schema's name and has no entry in ``inputs``. ``attrs`` holds what was given, never a None at its top level:
+    an argument that is absent has its schema's default.
     """
 
     name: str
@@ -93,8 +104,8 @@ class Constant:
 class State:
     """A buffer that the program changes. ``key`` names it across the programs of a model.
 
-    ``update`` is the value that it holds after a run (None: this program only reads it). It starts as the weight
-    ``key`` of the state_dict where ``persistent``, else as ``data`` (None: zeros).
+    ``update`` is the value that it holds after a run (None: this program only reads it). It starts as the
+    weight ``key`` of the state_dict where ``persistent``, else as ``data`` (None: zeros).
     """
 
     key: str
@@ -167,8 +178,9 @@ class IR:
 def verify(ir: IR, after: str = "") -> None:
     """Checks the rules of a legal graph; ``after`` names what made it, for the message.
 
-    Every name is defined once and before its use; nodes have as many output names as specs; shapes are not negative
-    and use declared symbols; dtypes are known; outputs and state updates exist, an update with its state's spec.
+    Every name is defined once and before its use; nodes have as many output names as specs; shapes are not
+    negative and use declared symbols; dtypes are known; outputs and state updates exist, an update with its
+    state's spec.
 
     Raises ``IRError``.
     """
@@ -230,4 +242,5 @@ def _problems(ir: IR) -> Iterator[str]:
         if state.update is not None:
             found = known.get(state.update)
             if found is None or (found.shape, found.dtype) != (state.spec.shape, state.spec.dtype):
-                yield f"state {name} is updated by {state.update}, which {'has another spec' if found else 'is missing'}"
+                defect = "has another spec" if found else "is missing"
+                yield f"state {name} is updated by {state.update}, which {defect}"

@@ -1,0 +1,186 @@
+"""Example inputs and dynamic dimensions as ``torch.export`` wants them. PyTorch is handed in by the caller.
+
+``torch.export`` takes a dimension whose example size is 0 or 1 for a constant, so examples of dynamic dimensions
+are made anew with a larger size where needed; their contents do not matter.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_ir.errors import IRError
+
+
+@dataclass
+class Example:
+    """What ``torch.export.export`` is called with.
+
+    ``dims`` has, for each tensor in the order of the flattened inputs, its dynamic dimensions: index ->
+    ``torch.export.Dim`` or a hint such as ``Dim.AUTO``.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any = None
+    dims: list[dict[int, Any]] = field(default_factory=list)
+
+
+def prepare(torch: Any, model: Any, example: Any, dynamic_shapes: Any) -> Example:
+    """Splits ``example`` into arguments and makes it fit ``dynamic_shapes``. Raises ``IRError``."""
+    bound = _bind(model, example)
+    if isinstance(example, Mapping):
+        args: tuple[Any, ...] = ()
+        kwargs = {key: value for name, value in bound.arguments.items()
+                  for key, value in (value.items() if _is_rest(bound, name) else [(name, value)])}
+    else:
+        args, kwargs = bound.args, {}
+    if not dynamic_shapes:
+        return Example(args, kwargs)
+    shapes = _with_dims(torch, dynamic_shapes, {}, "dynamic_shapes")
+    if isinstance(shapes, Mapping):
+        shapes = _by_parameter(bound, shapes)
+        pairs = [(name, value, shapes[name]) for name, value in bound.arguments.items()]
+    else:
+        if len(shapes) != len(args) + len(kwargs):
+            raise IRError(f"dynamic_shapes has {len(shapes)} entries and the example {len(args) + len(kwargs)}; "
+                          "give one per input, or a mapping by input name")
+        names = [*(f"input {index}" for index in range(len(args))), *kwargs]
+        pairs = list(zip(names, (*args, *kwargs.values()), shapes, strict=True))
+    leaves = [leaf for name, value, shape in pairs for leaf in _leaves(torch, value, shape, name)]
+    dims = [_dims_of(leaf, shape, place) for place, leaf, shape in leaves if _is_tensor(leaf)]
+    sizes = _choose_sizes([leaf for _, leaf, _ in leaves if _is_tensor(leaf)], dims)
+    dynamic = iter(dims)
+    resized = [_resize(torch, leaf, next(dynamic), sizes) if _is_tensor(leaf) else leaf for _, leaf, _ in leaves]
+    structure = torch.utils._pytree.tree_structure((args, kwargs))
+    args, kwargs = torch.utils._pytree.tree_unflatten(resized, structure)
+    real = [{axis: dim for axis, dim in by_axis.items() if not isinstance(dim, _Fixed)} for by_axis in dims]
+    return Example(args, kwargs, torch.utils._pytree.tree_map(
+        lambda dim: None if isinstance(dim, _Fixed) else dim, shapes), real)
+
+
+def _bind(model: Any, example: Any) -> inspect.BoundArguments:
+    signature = inspect.signature(model.forward)
+    try:
+        if isinstance(example, Mapping):
+            return signature.bind(**{str(name): value for name, value in example.items()})
+        return signature.bind(*(example if isinstance(example, (tuple, list)) else (example,)))
+    except TypeError as error:
+        raise IRError(f"{type(model).__name__}.forward{signature} does not take this example: {error}; give a "
+                      "tensor, a tuple of the positional inputs, or a mapping by input name") from None
+
+
+def _is_rest(bound: inspect.BoundArguments, name: str) -> bool:
+    """Whether ``name`` is the ``**kwargs`` of the signature."""
+    return bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+
+
+def _by_parameter(bound: inspect.BoundArguments, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """``shapes`` with an entry for every parameter in use, those of ``**kwargs`` nested."""
+    found: dict[str, Any] = {}
+    known: list[str] = []
+    for name, value in bound.arguments.items():
+        inner = shapes.get(name)
+        if _is_rest(bound, name) and not isinstance(inner, Mapping):
+            inner = {key: shapes.get(key) for key in value}
+            known += value
+        found[name] = inner
+        known.append(name)
+    unknown = [str(name) for name in shapes if name not in known]
+    if unknown:
+        raise IRError(f"dynamic_shapes names {', '.join(unknown)}, which the example does not have; "
+                      f"its inputs are {', '.join(known)}")
+    return found
+
+
+class _Fixed(int):
+    """A dimension declared with one possible size."""
+
+
+def _with_dims(torch: Any, shapes: Any, known: dict[str, tuple[Any, ...]], place: str) -> Any:
+    """``shapes`` with each ``(symbol name, lower, upper)`` replaced by a ``torch.export.Dim``."""
+    if isinstance(shapes, Mapping):
+        return {key: _with_dims(torch, value, known, f"{place}[{key!r}]") for key, value in shapes.items()}
+    if not isinstance(shapes, (tuple, list)):
+        return shapes
+    if len(shapes) != 3 or not isinstance(shapes[0], str):
+        return tuple(_with_dims(torch, value, known, f"{place}[{at}]") for at, value in enumerate(shapes))
+    name, lower, upper = shapes
+    if not (isinstance(lower, int) and isinstance(upper, int) and 0 <= lower <= upper and name.isidentifier()):
+        raise IRError(f"{place}: {tuple(shapes)!r} is not a dynamic dimension; write "
+                      '("name", lower, upper) with an identifier and 0 <= lower <= upper, as in ("batch", 1, 8)')
+    if name not in known:
+        dim = torch.export.Dim(name, min=lower, max=upper) if lower < upper else _Fixed(lower)
+        known[name] = (lower, upper, dim)
+    if known[name][:2] != (lower, upper):
+        raise IRError(f"{place}: {name} goes from {lower} to {upper} here and from {known[name][0]} to "
+                      f"{known[name][1]} elsewhere; give a symbol the same bounds everywhere")
+    return known[name][2]
+
+
+def _leaves(torch: Any, value: Any, shape: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
+    """(place, leaf, its part of the dynamic shapes) for every leaf, in the order of PyTorch's flattening."""
+    if isinstance(value, Mapping) and type(value) is dict:
+        for key, item in value.items():
+            yield from _leaves(torch, item, shape[key] if shape else None, f"{place}[{key!r}]")
+    elif type(value) in (tuple, list):
+        for index, item in enumerate(value):
+            yield from _leaves(torch, item, shape[index] if shape else None, f"{place}[{index}]")
+    else:
+        leaves = torch.utils._pytree.tree_leaves(value)
+        for leaf in leaves:
+            yield place, leaf, shape if leaf is value else None
+
+
+def _dims_of(leaf: Any, shape: Any, place: str) -> dict[int, Any]:
+    dims = dict(shape.items() if isinstance(shape, Mapping) else enumerate(shape or ()))
+    for axis in dims:
+        if not isinstance(axis, int) or not -leaf.dim() <= axis < leaf.dim():
+            raise IRError(f"{place} has {leaf.dim()} dimensions; dynamic_shapes declares its dimension {axis!r}")
+    return {axis % leaf.dim(): dim for axis, dim in dims.items()
+            if dim is not None and (isinstance(dim, _Fixed) or not isinstance(dim, int))}
+
+
+def _choose_sizes(tensors: Sequence[Any], dims: Sequence[Mapping[int, Any]]) -> dict[str, int]:
+    """An example size for every named dimension: the given one where it can stand for all others."""
+    sizes: dict[str, int] = {}
+    for tensor, by_axis in zip(tensors, dims, strict=True):
+        for axis, dim in by_axis.items():
+            if is_named(dim) and not hasattr(dim, "root"):
+                lower, upper = dim_bounds(dim)
+                lower, highest = max(lower, 2), upper if upper is not None else 1 << 30
+                size = int(tensor.shape[axis])
+                sizes.setdefault(dim.__name__, size if lower <= size <= highest else max(lower, min(3, highest)))
+    return sizes
+
+
+def _resize(torch: Any, tensor: Any, by_axis: Mapping[int, Any], sizes: Mapping[str, int]) -> Any:
+    wanted = list(tensor.shape)
+    for axis, dim in by_axis.items():
+        if isinstance(dim, _Fixed):
+            wanted[axis] = int(dim)
+        elif hasattr(dim, "root"):
+            if dim.root.__name__ in sizes:
+                wanted[axis] = int(dim.fn(sizes[dim.root.__name__]))
+        elif is_named(dim):
+            wanted[axis] = sizes[dim.__name__]
+        elif wanted[axis] < 2 and "STATIC" not in str(dim):
+            wanted[axis] = 3
+    return tensor if wanted == list(tensor.shape) else torch.zeros(
+        wanted, dtype=tensor.dtype, device=tensor.device)
+
+
+def is_named(dim: Any) -> bool:
+    """Whether ``dim`` is a ``torch.export.Dim("name")`` or derived from one; hints such as AUTO are not."""
+    return isinstance(getattr(dim, "__name__", None), str) and hasattr(dim, "min")
+
+
+def dim_bounds(dim: Any) -> tuple[int, int | None]:
+    """The bounds of a named dimension; None: no upper bound."""
+    return int(dim.min), dim.max if isinstance(dim.max, int) else None
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "untyped_storage")

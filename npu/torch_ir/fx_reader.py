@@ -1,0 +1,220 @@
+"""Reads the graph of an ``ExportedProgram`` into nodes. Never imports PyTorch: it only looks at what it is given."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch_ir.errors import IRError
+from torch_ir.expr import Dim, Expr, maximum, minimum
+from torch_ir.ir import ITEM_SIZE, Attr, Node, TensorSpec
+
+#: Regions that only set a mode while they run; their content belongs to the graph around them.
+_REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+
+
+class AutocastError(Exception):
+    """An autocast region is on: its casts are not in the graph yet."""
+
+
+@dataclass
+class ReadGraph:
+    """``nodes`` as exported (in-place operations included) and the value of each graph output (None: no tensor)."""
+
+    nodes: list[Node]
+    outputs: list[str | None]
+    specs: dict[str, TensorSpec]
+
+
+def read_graph(program: Any, names: Mapping[str, str], symbols: Mapping[str, Dim],
+               locate: Callable[[Any], str]) -> ReadGraph:
+    """The graph of ``program``.
+
+    ``names`` gives the value name of each placeholder, ``symbols`` the size of each of PyTorch's symbols, and
+    ``locate`` the source line of a graph node. Raises ``IRError`` and ``AutocastError``.
+    """
+    reader = _Reader(names, symbols, locate)
+    outputs = reader.graph(program.graph_module, None)
+    for value in outputs:
+        if value is not None and not isinstance(value, str):
+            raise IRError(f"the module returns {value!r}, which is no tensor: return tensors only, "
+                          "and sizes and numbers in another way")
+    return ReadGraph(reader.nodes, outputs, reader.specs)
+
+
+def spec_of(value: Any, symbols: Mapping[str, Dim], name: str) -> TensorSpec:
+    """The spec of a (fake) tensor."""
+    dtype = str(value.dtype).removeprefix("torch.")
+    if dtype not in ITEM_SIZE:
+        raise IRError(f"{name} has dtype {dtype}, which a graph cannot hold; known: {', '.join(ITEM_SIZE)}")
+    return TensorSpec(tuple(to_dim(size, symbols, name) for size in value.shape), dtype)
+
+
+def to_dim(size: Any, symbols: Mapping[str, Dim], name: str) -> Dim:
+    """A size of PyTorch (int or SymInt) as a Dim."""
+    return int(size) if isinstance(size, int) else _convert(size.node.expr, symbols, name)
+
+
+def _convert(sympy: Any, symbols: Mapping[str, Dim], name: str) -> Dim:
+    kind = type(sympy).__name__
+    if sympy.is_Integer:
+        return int(sympy)
+    if sympy.is_Symbol:
+        if sympy.name not in symbols:
+            raise IRError(f"{name}: a size ({sympy}) depends on the values of a tensor (from nonzero, item(), a "
+                          "boolean mask or the like); only sizes that follow from input shapes can be compiled")
+        return symbols[sympy.name]
+    args = [_convert(arg, symbols, name) for arg in sympy.args] if kind != "Pow" else []
+    if kind == "Add":
+        return _fold(args, lambda a, b: a + b)
+    if kind == "Mul":
+        return _fold(args, lambda a, b: a * b)
+    if kind == "Pow" and sympy.args[1].is_Integer and int(sympy.args[1]) > 0:
+        return _fold([_convert(sympy.args[0], symbols, name)] * int(sympy.args[1]), lambda a, b: a * b)
+    if kind in ("FloorDiv", "CleanDiv"):
+        return args[0] // args[1]
+    if kind in ("Mod", "PythonMod"):
+        return args[0] % args[1]
+    if kind in ("Min", "Max"):
+        return (minimum if kind == "Min" else maximum)(*args)
+    if kind in ("Identity", "ToFloat"):
+        return args[0]
+    raise IRError(f"{name}: the size {sympy} is outside the grammar of sizes (+ - * // % min max)")
+
+
+def _fold(args: Sequence[Dim], apply: Callable[[Dim, Dim], Dim]) -> Dim:
+    total = args[0]
+    for arg in args[1:]:
+        total = apply(total, arg)
+    return total
+
+
+class _Reader:
+    def __init__(self, names: Mapping[str, str], symbols: Mapping[str, Dim], locate: Callable[[Any], str]) -> None:
+        self.nodes: list[Node] = []
+        self.specs: dict[str, TensorSpec] = {}
+        self._names = names
+        self._used = set(names.values())
+        self._symbols = symbols
+        self._locate = locate
+
+    def graph(self, module: Any, arguments: Sequence[Any] | None) -> list[Any]:
+        """Reads one graph; a region's placeholders stand for ``arguments``. Returns its outputs."""
+        values: dict[Any, Any] = {}
+        given = iter(arguments or ())
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = next(given) if arguments is not None else self._placeholder(node)
+            elif node.op == "get_attr":
+                values[node] = operator.attrgetter(node.target)(module)
+            elif node.op == "call_function":
+                values[node] = self._call(node, values)
+            elif node.op == "output":
+                found = node.args[0]
+                return [_look_up(item, values) for item in (found if isinstance(found, (tuple, list)) else [found])]
+        raise IRError("the exported graph has no output")
+
+    def _placeholder(self, node: Any) -> Any:
+        value = node.meta.get("val")
+        if not _is_tensor(value):
+            return self._scalar(value, node.name)
+        name = self._names[node.name]
+        self.specs[name] = spec_of(value, self._symbols, name)
+        return name
+
+    def _scalar(self, value: Any, name: str) -> Any:
+        return to_dim(value, self._symbols, name) if type(value).__name__ == "SymInt" else value
+
+    def _call(self, node: Any, values: Mapping[Any, Any]) -> Any:
+        target = node.target
+        if target is operator.getitem:
+            return values[node.args[0]][node.args[1]]
+        if not hasattr(target, "_schema"):
+            region = getattr(target, "_name", "")
+            if region in _REGIONS:
+                return self._region(node, region, values)
+            value = node.meta.get("val")
+            if not _is_tensor(value) and not region:
+                return self._scalar(value, node.name)
+            raise IRError(f"{node.name} at {self._locate(node) or 'an unknown line'} calls "
+                          f"{region or getattr(target, '__name__', target)}, which has no place in a graph; "
+                          "write it with plain tensor operations (for cond: torch.where)")
+        value = node.meta.get("val")
+        tensors = [value] if _is_tensor(value) else list(value) if isinstance(value, (tuple, list)) else []
+        if not tensors:
+            return None if value is None else self._scalar(value, node.name)
+        return self._operation(node, value, tensors, values)
+
+    def _region(self, node: Any, region: str, values: Mapping[Any, Any]) -> list[Any]:
+        at = _REGIONS[region]
+        if region == "wrap_with_autocast" and node.args[2]:
+            raise AutocastError
+        return self.graph(values[node.args[at]], [_look_up(arg, values) for arg in node.args[at + 1:]])
+
+    def _operation(self, node: Any, value: Any, tensors: list[Any], values: Mapping[Any, Any]) -> Any:
+        name = self._fresh(node.name)
+        outputs = (name,) if _is_tensor(value) else tuple(
+            self._fresh(f"{name}_{index}") for index in range(len(tensors)))
+        outs = tuple(spec_of(tensor, self._symbols, name) for tensor in tensors)
+        inputs: list[str | None] = []
+        attrs: dict[str, Attr] = {}
+        sizes: list[int] = []
+        for position, argument in enumerate(node.target._schema.arguments):
+            given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+            found = _look_up(given, values)
+            kind = str(argument.type)
+            if kind in ("List[Tensor]", "List[Optional[Tensor]]", "Optional[List[Tensor]]"):
+                if found is not None:
+                    sizes.append(len(found))
+                    inputs.extend(found)
+            elif kind in ("Tensor", "Optional[Tensor]") and (found is None or _is_value(given, found)):
+                inputs.append(found)
+            elif found is not None:
+                attrs[argument.name] = _attr(found, f"{name} ({node.target}): {argument.name}", self._symbols)
+        if sizes:
+            attrs["_tensor_list_sizes"] = tuple(sizes)
+        self.nodes.append(Node(name, str(node.target), tuple(inputs), outputs, outs, attrs, self._locate(node)))
+        self.specs.update(zip(outputs, outs, strict=True))
+        return name if _is_tensor(value) else list(outputs)
+
+    def _fresh(self, name: str) -> str:
+        candidate, count = name, 0
+        while candidate in self._used:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._used.add(candidate)
+        return candidate
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "untyped_storage")
+
+
+def _is_value(given: Any, found: Any) -> bool:
+    """Whether an argument is a tensor of the graph, not a number or a text."""
+    return isinstance(found, str) and not isinstance(given, str)
+
+
+def _look_up(given: Any, values: Mapping[Any, Any]) -> Any:
+    """An argument with the graph nodes in it replaced by what they stand for."""
+    if isinstance(given, (tuple, list)):
+        return [_look_up(item, values) for item in given]
+    return values[given] if hasattr(given, "all_input_nodes") else given
+
+
+def _attr(value: Any, place: str, symbols: Mapping[str, Dim]) -> Attr:
+    if isinstance(value, (bool, int, float, str, Expr)) or value is None:
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_attr(item, place, symbols) for item in value)
+    kind = type(value).__name__
+    if kind == "SymInt":
+        return to_dim(value, symbols, place)
+    if kind == "device":
+        return "cpu"  # where the model was built is no part of its meaning
+    if kind in ("dtype", "layout", "memory_format"):
+        return str(value)
+    raise IRError(f"{place} is {value!r} ({kind}), which depends on the values of a tensor or cannot be stored; "
+                  "use a plain number, or keep it a tensor")

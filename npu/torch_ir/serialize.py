@@ -1,0 +1,325 @@
+"""IR <-> JSON file. The format is a superset of what the public ``pytorch-ir`` package writes and reads.
+
+Ours adds ``ir_version``, ``symbols``, ``states``, and per entry ``output_name``, ``layout``, ``loc``, ``origin`` and
+``none_mask``; a file without them is read too (see ``torch_ir.public_format``). In a file, every use of one of
+several outputs of an operation goes through a ``getitem`` node; in memory there are none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from torch_ir import public_format
+from torch_ir.constants import from_nested, nested_shape, to_nested
+from torch_ir.errors import IRError
+from torch_ir.expr import Dim, Expr, parse
+from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Node, Output, State, TensorSpec
+
+GETITEM = "<built-in function getitem>"
+
+
+class TensorEntry(msgspec.Struct):
+    name: str
+    shape: list[int | str]
+    dtype: str
+    output_name: str | None = None
+    layout: str = "row"
+
+
+class NodeEntry(msgspec.Struct):
+    name: str
+    op_type: str
+    inputs: list[TensorEntry]
+    outputs: list[TensorEntry]
+    attrs: dict[str, Any] = {}
+    loc: str = ""
+    origin: list[str] = []
+    none_mask: list[bool] | None = None
+
+
+class ConstantEntry(msgspec.Struct):
+    data: Any
+    dtype: str
+
+
+class StateEntry(msgspec.Struct):
+    name: str
+    key: str
+    shape: list[int | str]
+    dtype: str
+    update: str | None = None
+    persistent: bool = False
+    data: Any = None
+
+
+class SymbolEntry(msgspec.Struct):
+    name: str
+    lower: int
+    upper: int
+
+
+class FileEntry(msgspec.Struct):
+    graph_inputs: list[TensorEntry]
+    graph_outputs: list[TensorEntry]
+    weights: list[TensorEntry]
+    nodes: list[NodeEntry]
+    model_name: str = ""
+    pytorch_version: str = ""
+    weight_name_mapping: dict[str, str] = {}
+    constants: dict[str, ConstantEntry] = {}
+    ir_version: int | None = None
+    symbols: list[SymbolEntry] = []
+    states: list[StateEntry] = []
+
+
+def save_ir(ir: IR, path: str | Path) -> None:
+    """Writes ``ir`` to ``path``, whole or not at all; the same graph gives the same bytes."""
+    target = Path(path)
+    text = json.dumps(ir_to_dict(ir), indent=1) + "\n"
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_ir(path: str | Path) -> IR:
+    """Reads a file that ``save_ir`` or the public package wrote. Raises ``IRError``."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise IRError(f"{path}: cannot be read: {error.strerror}; extract the IR first") from None
+    except (ValueError, RecursionError) as error:
+        raise IRError(f"{path}: not an IR file, or a truncated one ({error}); extract the IR again") from None
+    return ir_from_dict(data, str(path))
+
+
+def ir_to_dict(ir: IR) -> dict[str, Any]:
+    """The content of the file, as lists, dicts, texts and numbers."""
+    return _Writer(ir).file()
+
+
+def ir_from_dict(data: Any, place: str = "IR") -> IR:
+    """The graph in the content of a file. Raises ``IRError`` that begins with ``place``."""
+    try:
+        if not isinstance(data, dict):
+            raise IRError(f"expected a JSON object, got {type(data).__name__}")
+        entry = msgspec.convert(data, FileEntry)
+        if entry.ir_version is not None and not 1 <= entry.ir_version <= IR_VERSION:
+            raise IRError(f"ir_version is {entry.ir_version} and this npubin reads up to {IR_VERSION}; update npubin")
+        ir = _Reader(entry).ir()
+        if entry.ir_version is None:
+            ir = public_format.complete(ir)
+        ir.verify()
+    except (msgspec.ValidationError, ValueError, KeyError, OverflowError, RecursionError) as error:
+        text = f"KeyError: {error}" if isinstance(error, KeyError) else str(error)
+        raise IRError(f"{place}: not a valid IR file: {text}; extract the IR again") from None
+    return ir
+
+
+class _Writer:
+    def __init__(self, ir: IR) -> None:
+        self._ir = ir
+        self._values = ir.values()
+        self._producers: dict[str, tuple[str, int]] = {name: (name, 0) for name in ir.inputs}
+        self._file_names: dict[str, str] = {}
+        self._used = {*self._values, *(node.name for node in ir.nodes)}
+
+    def file(self) -> dict[str, Any]:
+        ir = self._ir
+        nodes = self._nodes()
+        persistent = {name: state.key for name, state in ir.states.items() if state.persistent}
+        mapping = {**ir.weight_name_mapping, **persistent, **{name: name for name in ir.constants}}
+        weights = {**ir.weights, **{name: constant.spec for name, constant in ir.constants.items()}}
+        clash = ir.weights.keys() & ir.constants.keys()
+        if clash:
+            raise IRError(f"{ir.name}: {', '.join(sorted(clash))} is a weight and a constant; rename the constant")
+        outputs = [{**self._tensor(self._file_names.get(output.value, output.value), self._values[output.value]),
+                    "output_name": output.name} for output in ir.outputs]
+        file: dict[str, Any] = {
+            "model_name": ir.name,
+            "pytorch_version": ir.pytorch_version,
+            "graph_inputs": [self._tensor(name, spec) for name, spec in ir.inputs.items()],
+            "graph_outputs": outputs,
+            "weights": [self._tensor(name, spec) for name, spec in weights.items()],
+            "weight_name_mapping": mapping,
+            "nodes": nodes,
+        }
+        if ir.constants:
+            file["constants"] = {name: {"data": to_nested(constant), "dtype": constant.spec.dtype}
+                                 for name, constant in ir.constants.items()}
+        file["ir_version"] = ir.ir_version
+        file["symbols"] = [{"name": name, "lower": low, "upper": high} for name, (low, high) in ir.symbols.items()]
+        file["states"] = [self._state(name, state) for name, state in ir.states.items()]
+        return file
+
+    def _tensor(self, name: str, spec: TensorSpec) -> dict[str, Any]:
+        entry = {"name": name, "shape": [_dim(dim) for dim in spec.shape], "dtype": spec.dtype}
+        return entry if spec.layout == "row" else {**entry, "layout": spec.layout}
+
+    def _state(self, name: str, state: State) -> dict[str, Any]:
+        data = None if state.data is None else to_nested(Constant(state.spec, state.data))
+        entry = self._tensor(name, state.spec)
+        return {"name": name, "key": state.key, "shape": entry["shape"], "dtype": entry["dtype"],
+                "update": state.update, "persistent": state.persistent, "data": data}
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        read = {value for node in self._ir.nodes for value in node.inputs}
+        read |= self._ir.results()
+        entries = []
+        for node in self._ir.nodes:
+            entries.append(self._node(node))
+            self._producers.update((name, (node.name, at)) for at, name in enumerate(node.outputs))
+            if node.outputs != (node.name,):
+                entries.extend(self._getitem(node, at) for at, name in enumerate(node.outputs) if name in read)
+        return entries
+
+    def _getitem(self, node: Node, index: int) -> dict[str, Any]:
+        inputs = [self._input(name, direct=True) for name in node.outputs]
+        name = self._fresh("getitem")
+        self._file_names[node.outputs[index]] = name
+        self._producers[name] = (name, 0)
+        return {"name": name, "op_type": GETITEM, "inputs": inputs,
+                "outputs": [self._tensor(name, node.outs[index])], "attrs": {"index": index}}
+
+    def _fresh(self, name: str) -> str:
+        candidate, count = name, 0
+        while candidate in self._used:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._used.add(candidate)
+        return candidate
+
+    def _input(self, value: str, direct: bool = False) -> dict[str, Any]:
+        name = value if direct else self._file_names.get(value, value)
+        entry = self._tensor(name, self._values[value])
+        if name in self._producers:
+            producer, index = self._producers[name]
+            entry.update(producer_node=producer, producer_output_idx=index)
+        return entry
+
+    def _node(self, node: Node) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "name": node.name,
+            "op_type": node.op,
+            "inputs": [self._input(value) for value in node.inputs if value is not None],
+            "outputs": [self._tensor(name, spec) for name, spec in zip(node.outputs, node.outs, strict=True)],
+            "attrs": {key: _attr_out(value) for key, value in node.attrs.items()},
+        }
+        public_format.write_lists(node, entry["attrs"])
+        if node.loc:
+            entry["loc"] = node.loc
+        if node.origin:
+            entry["origin"] = list(node.origin)
+        if None in node.inputs:
+            entry["none_mask"] = [value is None for value in node.inputs]
+        return entry
+
+
+class _Reader:
+    def __init__(self, entry: FileEntry) -> None:
+        self._entry = entry
+        self._aliases: dict[str, str] = {}
+
+    def ir(self) -> IR:
+        entry = self._entry
+        nodes = tuple(node for item in entry.nodes if (node := self._node(item)) is not None)
+        weights = {item.name: _spec(item) for item in entry.weights}
+        states = {item.name: self._state(item) for item in entry.states}
+        constants: dict[str, Constant] = {}
+        for name, key in entry.weight_name_mapping.items():
+            if key in entry.constants and name not in states:
+                constants[name] = _constant(entry.constants[key], weights.get(key), name)
+        mapping = {name: key for name, key in entry.weight_name_mapping.items()
+                   if name not in constants and name not in states}
+        kept = {key: spec for key, spec in weights.items()
+                if key not in entry.constants or key in mapping.values()}
+        names: set[str] = set()
+        outputs = tuple(Output(self._output_name(item, names), self._value(item.name))
+                        for item in entry.graph_outputs)
+        inputs: dict[str, TensorSpec] = {}
+        for item in entry.graph_inputs:
+            if item.name in inputs:
+                raise IRError(f"two graph inputs are named {item.name}")
+            inputs[item.name] = _spec(item)
+        return IR(entry.model_name, inputs, outputs, nodes, kept, mapping, constants, states,
+                  {item.name: (item.lower, item.upper) for item in entry.symbols}, entry.pytorch_version)
+
+    def _value(self, name: str) -> str:
+        return self._aliases.get(name, name)
+
+    def _output_name(self, item: TensorEntry, names: set[str]) -> str:
+        if item.output_name is not None:
+            return item.output_name
+        name, count = item.name, 0
+        while name in names:
+            count += 1
+            name = f"{item.name}_{count}"
+        names.add(name)
+        return name
+
+    def _state(self, item: StateEntry) -> State:
+        spec = TensorSpec(_shape(item.shape), _dtype(item.dtype, item.name))
+        data = None if item.data is None else from_nested(item.data, spec, item.name).data
+        update = None if item.update is None else self._value(item.update)
+        return State(item.key, spec, update, item.persistent, data)
+
+    def _node(self, item: NodeEntry) -> Node | None:
+        if item.op_type == GETITEM:
+            index = item.attrs.get("index")
+            if not isinstance(index, int) or not 0 <= index < len(item.inputs) or len(item.outputs) != 1:
+                raise IRError(f"{item.name}: getitem takes index {index!r} of {len(item.inputs)} values")
+            self._aliases[item.outputs[0].name] = self._value(item.inputs[index].name)
+            return None
+        given: list[str | None] = [self._value(tensor.name) for tensor in item.inputs]
+        attrs = {key: _attr_in(value, f"{item.name}.{key}") for key, value in item.attrs.items() if value is not None}
+        inputs = public_format.read_lists(item.name, item.op_type, given, item.none_mask, attrs)
+        return Node(item.name, item.op_type, tuple(inputs), tuple(tensor.name for tensor in item.outputs),
+                    tuple(_spec(tensor) for tensor in item.outputs), attrs, item.loc, tuple(item.origin))
+
+
+def _dim(dim: Dim) -> int | str:
+    return dim if isinstance(dim, int) else str(dim)
+
+
+def _shape(shape: list[int | str]) -> tuple[Dim, ...]:
+    return tuple(parse(dim) for dim in shape)
+
+
+def _dtype(dtype: str, name: str) -> str:
+    if dtype not in ITEM_SIZE:
+        raise IRError(f"{name}: unknown dtype {dtype!r}; known: {', '.join(ITEM_SIZE)}")
+    return dtype
+
+
+def _spec(item: TensorEntry) -> TensorSpec:
+    return TensorSpec(_shape(item.shape), _dtype(item.dtype, item.name), item.layout)
+
+
+def _constant(item: ConstantEntry, spec: TensorSpec | None, name: str) -> Constant:
+    dtype = _dtype(item.dtype, name)
+    shape = spec.shape if spec is not None else nested_shape(item.data)
+    return from_nested(item.data, TensorSpec(shape, dtype), name)
+
+
+def _attr_out(value: Attr) -> Any:
+    if isinstance(value, Expr):
+        return {"expr": str(value)}
+    return [_attr_out(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _attr_in(value: Any, place: str) -> Attr:
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        return value
+    if isinstance(value, list):
+        return tuple(_attr_in(item, place) for item in value)
+    if isinstance(value, Mapping) and set(value) == {"expr"} and isinstance(value["expr"], str):
+        return parse(value["expr"])
+    raise IRError(f"{place}: {value!r} is no attribute; expected a number, a text, a list of them, or an expression")
