@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "buffer": ("NPUBuffer",),
     "device": ("Device", "list_devices"),
-    "errors": ("DeviceError", "FormatError", "InputError", "NoDeviceError", "NpubinError", "WeightsMismatchError"),
+    "errors": (
+        "DeviceError",
+        "FormatError",
+        "InputError",
+        "NoDeviceError",
+        "NpubinError",
+        "WeightsMismatchError",
+    ),
     "executor": ("Executor",),
     "null_device": ("NullDevice",),
     "profiler": ("Profiler",),

@@ -15,7 +15,8 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """Device memory of ``nbytes``. ``handle`` belongs to the backend; ``parent`` is what a region is part of."""
+    """Device memory of ``nbytes``. ``handle`` belongs to the backend; ``parent`` is what a region is part
+    of."""
 
     nbytes: int
     handle: Any
@@ -43,7 +44,8 @@ class Launch:
 
 
 class Backend(ABC):
-    """An opened device with one in-order queue. Everything on it is asynchronous until ``finish`` or ``read``."""
+    """An opened device with one in-order queue. Everything on it is asynchronous until ``finish`` or
+    ``read``."""
 
     name: str
     driver: str
@@ -59,12 +61,13 @@ class Backend(ABC):
 
     @abstractmethod
     def allocate(self, nbytes: int) -> Memory:
-        """Memory of at least one byte; its content is undefined. Raises ``DeviceError`` when there is none."""
+        """Memory of at least one byte; its content is undefined. Raises ``DeviceError`` when there is
+        none."""
 
     @abstractmethod
     def upload(self, data: Bytes, *, share: bool = False) -> Memory:
-        """Memory with the content of ``data``. With ``share`` it may be ``data`` itself, which then never changes
-        and is only read."""
+        """Memory with the content of ``data``. With ``share`` it may be ``data`` itself, which then never
+        changes and is only read."""
 
     @abstractmethod
     def region(self, memory: Memory, offset: int, nbytes: int) -> Memory:
@@ -84,7 +87,8 @@ class Backend(ABC):
 
     @abstractmethod
     def build(self, sources: Sequence[tuple[str, str]], options: Sequence[str]) -> object:
-        """One OpenCL program of all ``sources`` (file name, text) in order. Raises ``DeviceError`` with the log."""
+        """One OpenCL program of all ``sources`` (file name, text) in order. Raises ``DeviceError`` with the
+        log."""
 
     @abstractmethod
     def kernel(self, module: object, entry: str, label: str) -> KernelHandle:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import EllipsisType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from npu_runtime.backend import Backend, Bytes, Memory
-from npu_runtime.dtypes import ITEM_SIZE, is_integer, nbytes, numpy_dtype, spec_text
+from npu_runtime.dtypes import ITEM_SIZE, Array, is_integer, nbytes, numpy_dtype, spec_text
 from npu_runtime.errors import InputError
 from npu_runtime.program import Dim, IOSpec
 
@@ -22,8 +20,14 @@ class NPUBuffer:
 
     __slots__ = ("__weakref__", "_range", "device", "dtype", "memory", "shape")
 
-    def __init__(self, memory: Memory, shape: tuple[int, ...], dtype: str, device: Backend,
-                 value_range: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        shape: tuple[int, ...],
+        dtype: str,
+        device: Backend,
+        value_range: tuple[int, int] | None = None,
+    ) -> None:
         self.memory = memory
         self.shape = shape
         self.dtype = dtype
@@ -34,8 +38,8 @@ class NPUBuffer:
     def from_numpy(cls, array: object, device: Backend, spec: IOSpec | None = None) -> NPUBuffer:
         """Copies ``array`` (or what numpy makes an array of) to ``device``, in the dtype of ``spec``.
 
-        Numbers are converted where none is lost, and floats to a 16-bit ``spec`` by rounding to nearest even; any
-        other dtype, and a shape that ``spec`` rules out, is an ``InputError``.
+        Numbers are converted where none is lost, and floats to a 16-bit ``spec`` by rounding to nearest even;
+        any other dtype, and a shape that ``spec`` rules out, is an ``InputError``.
         """
         dense = as_dense(array, spec)
         return cls(device.upload(as_bytes(dense)), dense.shape, dense.dtype.name, device, value_range(dense))
@@ -44,8 +48,10 @@ class NPUBuffer:
     def zeros(cls, shape: Sequence[int], dtype: str, device: Backend) -> NPUBuffer:
         """A tensor of zeros. Raises ``InputError`` for a negative size or an unknown dtype."""
         if dtype not in ITEM_SIZE or any(size < 0 for size in shape):
-            raise InputError(f"cannot make zeros {spec_text(dtype, shape)}: sizes must be 0 or more, the dtype one "
-                             f"of {', '.join(ITEM_SIZE)}")
+            raise InputError(
+                f"cannot make zeros {spec_text(dtype, shape)}: sizes must be 0 or more, the dtype one "
+                f"of {', '.join(ITEM_SIZE)}"
+            )
         memory = device.allocate(nbytes(shape, dtype))
         device.zero(memory)
         return cls(memory, tuple(shape), dtype, device, (0, 0) if is_integer(dtype) else None)
@@ -58,7 +64,7 @@ class NPUBuffer:
         """Bytes of the dense tensor."""
         return nbytes(self.shape, self.dtype)
 
-    def to_numpy(self, spec: IOSpec | EllipsisType | None = None) -> NDArray[Any]:
+    def to_numpy(self, spec: IOSpec | EllipsisType | None = None) -> Array:
         """A copy as a numpy array of this buffer's dtype (bfloat16 is ml_dtypes').
 
         ``spec`` (a program's, or ``...`` and None for the buffer's own) must describe this buffer, else
@@ -77,8 +83,9 @@ class NPUBuffer:
         return self._range
 
 
-def as_dense(array: object, spec: IOSpec | None = None) -> NDArray[Any]:
-    """``array`` as a dense numpy array in the dtype and shape of ``spec``; raises ``InputError`` as ``from_numpy``."""
+def as_dense(array: object, spec: IOSpec | None = None) -> Array:
+    """``array`` as a dense numpy array in the dtype and shape of ``spec``; raises ``InputError`` as
+    ``from_numpy``."""
     name = f"input {spec.name!r}" if spec else "the array"
     source = to_array(array)
     if source.dtype.name not in ITEM_SIZE:
@@ -90,7 +97,7 @@ def as_dense(array: object, spec: IOSpec | None = None) -> NDArray[Any]:
     return np.ascontiguousarray(source).reshape(source.shape)
 
 
-def to_array(value: object) -> NDArray[Any]:
+def to_array(value: object) -> Array:
     """``value`` as a numpy array; a PyTorch tensor of any dtype too."""
     detach = getattr(value, "detach", None)
     if detach is not None:
@@ -101,12 +108,12 @@ def to_array(value: object) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def as_bytes(array: NDArray[Any]) -> Bytes:
+def as_bytes(array: Array) -> Bytes:
     """The bytes of a dense array, without a copy."""
     return array.reshape(-1).view(np.uint8)
 
 
-def value_range(array: NDArray[Any]) -> tuple[int, int] | None:
+def value_range(array: Array) -> tuple[int, int] | None:
     """The smallest and largest value of a non-empty integer array; None for others."""
     if array.dtype.kind not in "iu" or array.size == 0:
         return None
@@ -114,15 +121,19 @@ def value_range(array: NDArray[Any]) -> tuple[int, int] | None:
 
 
 def check_spec(shape: Sequence[int], dtype: str, spec: IOSpec) -> None:
-    """Raises ``InputError`` if a tensor of this shape and dtype cannot be ``spec`` (symbols take any size)."""
+    """Raises ``InputError`` if a tensor of this shape and dtype cannot be ``spec`` (symbols take any
+    size)."""
+
     def fits(size: int, dim: Dim) -> bool:
         return isinstance(dim, str) or size == dim
 
     if dtype != spec.dtype or len(shape) != len(spec.shape) or not all(map(fits, shape, spec.shape)):
-        raise InputError(f"{spec.name!r} is {spec_text(dtype, shape)}: expected {spec_text(spec.dtype, spec.shape)}")
+        raise InputError(
+            f"{spec.name!r} is {spec_text(dtype, shape)}: expected {spec_text(spec.dtype, spec.shape)}"
+        )
 
 
-def _convert(array: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
+def _convert(array: Array, dtype: str, name: str) -> Array:
     target = numpy_dtype(dtype)
     if array.dtype == target:
         return array
@@ -137,6 +148,10 @@ def _convert(array: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
         limits = np.iinfo(target)
         if bounds is None or (limits.min <= bounds[0] and bounds[1] <= limits.max):
             return array.astype(target)
-        raise InputError(f"{name} is {source} with values from {bounds[0]} to {bounds[1]}, which {dtype} cannot hold")
-    raise InputError(f"{name} is {source}: expected {dtype}, and the conversion would lose numbers; "
-                     f"convert it yourself with .astype({dtype!r}) if that is meant")
+        raise InputError(
+            f"{name} is {source} with values from {bounds[0]} to {bounds[1]}, which {dtype} cannot hold"
+        )
+    raise InputError(
+        f"{name} is {source}: expected {dtype}, and the conversion would lose numbers; "
+        f"convert it yourself with .astype({dtype!r}) if that is meant"
+    )

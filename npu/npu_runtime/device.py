@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -16,8 +17,10 @@ from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory
 from npu_runtime.drivers import visible_drivers
 from npu_runtime.errors import DeviceError, InputError, NoDeviceError
 
-INSTALL = ('install one that needs no administrator: pip install "npubin[pocl]" (any CPU) or '
-           'pip install "npubin[intel]" (faster on x86), or your GPU\'s driver')
+INSTALL = (
+    'install one that needs no administrator: pip install "npubin[pocl]" (any CPU) or '
+    'pip install "npubin[intel]" (faster on x86), or your GPU\'s driver'
+)
 
 #: The vendor's macro in kernels, 1 where the device is of that vendor.
 MACROS = {"pocl": "NPU_POCL", "intel": "NPU_INTEL", "nvidia": "NPU_NVIDIA"}
@@ -50,16 +53,15 @@ def _pyopencl() -> Any:
     with visible_drivers():
         import pyopencl
 
-        try:
+        with suppress(pyopencl.Error):  # the loader found no driver at all; list_devices says so
             pyopencl.get_platforms()
-        except pyopencl.Error:  # the loader found no driver at all; list_devices says so
-            pass
     return pyopencl
 
 
 @cache
 def list_devices() -> tuple[DeviceInfo, ...]:
-    """Every OpenCL CPU and GPU of this machine, the default one first. Drivers are looked for once per process."""
+    """Every OpenCL CPU and GPU of this machine, the default one first. Drivers are looked for once per
+    process."""
     cl = _pyopencl()
     found: list[DeviceInfo] = []
     seen: set[int] = set()
@@ -76,8 +78,12 @@ def list_devices() -> tuple[DeviceInfo, ...]:
             if device.int_ptr not in seen and device.type & (cl.device_type.CPU | cl.device_type.GPU):
                 seen.add(device.int_ptr)
                 found.append(_info(cl, platform, device))
-    found.sort(key=lambda info: (_ORDER.index(info.vendor) if info.vendor in _ORDER else len(_ORDER),
-                                 info.kind == "cpu"))
+    found.sort(
+        key=lambda info: (
+            _ORDER.index(info.vendor) if info.vendor in _ORDER else len(_ORDER),
+            info.kind == "cpu",
+        )
+    )
     counts: dict[str, int] = {}
     named = []
     for info in found:
@@ -93,12 +99,22 @@ def _info(cl: Any, platform: Any, device: Any) -> DeviceInfo:
     vendor = next((vendor for word, vendor in known.items() if word in title), "other")
     if vendor == "intel" and kind == "gpu":
         vendor = "intelgpu"
-    return DeviceInfo("", device.name.strip(), platform.name.strip(), device.driver_version.strip(), kind, vendor,
-                      device.max_compute_units, device.global_mem_size, device)
+    return DeviceInfo(
+        "",
+        device.name.strip(),
+        platform.name.strip(),
+        device.driver_version.strip(),
+        kind,
+        vendor,
+        device.max_compute_units,
+        device.global_mem_size,
+        device,
+    )
 
 
 def find_device(selector: str | None = None) -> DeviceInfo:
-    """The device that ``Device(selector)`` opens. Raises ``NoDeviceError`` or, for a malformed one, ``InputError``."""
+    """The device that ``Device(selector)`` opens. Raises ``NoDeviceError`` or, for a malformed one,
+    ``InputError``."""
     wanted = selector or env.device_selector()
     devices = list_devices()
     if wanted is None:
@@ -107,8 +123,10 @@ def find_device(selector: str | None = None) -> DeviceInfo:
         return devices[0]
     match = _SELECTOR.fullmatch(wanted.strip().lower())
     if match is None:
-        raise InputError(f"{wanted!r} does not select a device: use pocl, intel, nvidia, gpu or cpu, "
-                         "with :N for the Nth of several")
+        raise InputError(
+            f"{wanted!r} does not select a device: use pocl, intel, nvidia, gpu or cpu, "
+            "with :N for the Nth of several"
+        )
     word, number = match[1], int(match[2] or 0)
     fitting = [info for info in devices if word in (info.vendor, info.kind)]
     if number >= len(fitting):
@@ -125,16 +143,21 @@ def _remedy(word: str) -> str:
 
 @cache
 def _open(info: DeviceInfo, threads: int | None) -> tuple[Any, Any, Any]:
-    """Device (a part of it if fewer threads are wanted), context and queue: one each per process, so that memory
-    of one ``Device`` serves another of the same selector."""
+    """Device (a part of it if fewer threads are wanted), context and queue: one each per process, so that
+    memory of one ``Device`` serves another of the same selector."""
     cl = _pyopencl()
     device = info.handle
     if threads is not None and threads != info.threads:
         by_counts = cl.device_partition_property.BY_COUNTS
         if not 1 <= threads < info.threads or by_counts not in device.partition_properties:
-            raise InputError(f"threads={threads}: {info.name} ({info.selector}) can use "
-                             + (f"1 to {info.threads}" if by_counts in device.partition_properties
-                                else f"{info.threads} only"))
+            raise InputError(
+                f"threads={threads}: {info.name} ({info.selector}) can use "
+                + (
+                    f"1 to {info.threads}"
+                    if by_counts in device.partition_properties
+                    else f"{info.threads} only"
+                )
+            )
         device, *_ = device.create_sub_devices([by_counts, threads, 0])
     context = cl.Context([device])
     return device, context, cl.CommandQueue(context)
@@ -143,9 +166,10 @@ def _open(info: DeviceInfo, threads: int | None) -> tuple[Any, Any, Any]:
 class Device(Backend):
     """An OpenCL device.
 
-    ``selector``: "pocl", "intel", "nvidia", "amd", "gpu" or "cpu", with ":N" for the Nth of several; by default
-    ``NPU_DEVICE``, else the first of PoCL, Intel's CPU runtime, a GPU. ``threads``: compute units to use, by default
-    all; on a CPU these are threads, and the others stay free for other work. The limit holds for this object alone.
+    ``selector``: "pocl", "intel", "nvidia", "amd", "gpu" or "cpu", with ":N" for the Nth of several; by
+    default ``NPU_DEVICE``, else the first of PoCL, Intel's CPU runtime, a GPU. ``threads``: compute units to
+    use, by default all; on a CPU these are threads, and the others stay free for other work. The limit holds
+    for this object alone.
 
     Raises ``NoDeviceError`` (which says what to install) and ``InputError``.
     """
@@ -170,8 +194,9 @@ class Device(Backend):
             handle = self._cl.Buffer(self._context, flags, 0 if data is not None else nbytes, hostbuf=data)
         except (self._cl.Error, ValueError) as error:
             limit = self._device.max_mem_alloc_size
-            raise DeviceError(f"{self.name} cannot allocate {nbytes} bytes (its largest buffer has {limit}): "
-                              f"{error}") from None
+            raise DeviceError(
+                f"{self.name} cannot allocate {nbytes} bytes (its largest buffer has {limit}): {error}"
+            ) from None
         return Memory(nbytes, handle)
 
     def allocate(self, nbytes: int) -> Memory:
@@ -213,7 +238,11 @@ class Device(Backend):
             env.debug(env.SOURCE, f"building for {self.name} with {' '.join(flags)}:\n{text}")
         # PoCL and NVIDIA keep built programs themselves (and fetching PoCL's costs another build)
         keep = self.vendor not in ("pocl", "nvidia")
-        key = program_cache.cache_key(text, flags, self.name, f"{self.info.platform} {self.driver}") if keep else ""
+        key = (
+            program_cache.cache_key(text, flags, self.name, f"{self.info.platform} {self.driver}")
+            if keep
+            else ""
+        )
         binary = program_cache.load(key) if keep else None
         if binary is not None:
             try:
@@ -252,8 +281,9 @@ class Device(Backend):
         try:
             kernel.handle.set_arg(index, value)
         except self._cl.Error as error:
-            raise DeviceError(f"{kernel.label}: argument {index} of {kernel.entry} cannot be {what}: "
-                              f"{error}") from None
+            raise DeviceError(
+                f"{kernel.label}: argument {index} of {kernel.entry} cannot be {what}: {error}"
+            ) from None
 
     def launch(self, launches: Sequence[Launch]) -> None:
         self._enqueue(launches, self._queue)
@@ -267,15 +297,19 @@ class Device(Backend):
                 events.append(enqueue(queue, current.kernel.handle, current.global_size, current.local_size))
             queue.finish()
         except self._cl.Error as error:
-            where = (f"{current.kernel.label}, global size {current.global_size}, local size {current.local_size}"
-                     if current else "waiting")
+            where = (
+                f"{current.kernel.label}, global size {current.global_size}, local size {current.local_size}"
+                if current
+                else "waiting"
+            )
             raise DeviceError(f"{self.name} refuses to run {where}: {error}") from None
         return events
 
     def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:
         if self._timed_queue is None:
             self._timed_queue = self._cl.CommandQueue(
-                self._context, properties=self._cl.command_queue_properties.PROFILING_ENABLE)
+                self._context, properties=self._cl.command_queue_properties.PROFILING_ENABLE
+            )
         self.finish()
         events = self._enqueue(launches, self._timed_queue)
         return [(event.profile.start, event.profile.end) for event in events]

@@ -1,9 +1,10 @@
 """Makes OpenCL drivers visible that lie where no loader looks. Imports no OpenCL.
 
-An OpenCL loader lists the drivers once per process, at the first call, from the ``.icd`` files of one folder. PoCL's
-wheel is found by pyopencl's own loader. Intel's CPU runtime from PyPI installs an ``.icd`` file that holds a path of
-its build, and a bare GPU machine has NVIDIA's library without any: for these, ``visible_drivers`` shows the loader a
-folder made for the purpose, holding also the system's own drivers. A user's ``OCL_ICD_VENDORS`` is left alone.
+An OpenCL loader lists the drivers once per process, at the first call, from the ``.icd`` files of one folder.
+PoCL's wheel is found by pyopencl's own loader. Intel's CPU runtime from PyPI installs an ``.icd`` file that
+holds a path of its build, and a bare GPU machine has NVIDIA's library without any: for these,
+``visible_drivers`` shows the loader a folder made for the purpose, holding also the system's own drivers. A
+user's ``OCL_ICD_VENDORS`` is left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def pip_drivers() -> dict[str, Path]:
     """Drivers that Python packages installed: name -> library."""
     prefixes = [Path(sys.prefix)] + ([Path(site.getuserbase())] if site.ENABLE_USER_SITE else [])
     libraries = [prefix / "lib" / "libintelocl.so" for prefix in prefixes]
-    return {"intel-cpu": library for library in reversed(libraries) if library.exists()}
+    found = [library for library in libraries if library.exists()]
+    return {"intel-cpu": found[0]} if found else {}
 
 
 def icd_entries() -> dict[str, str]:
@@ -45,7 +47,8 @@ def icd_entries() -> dict[str, str]:
 
 @contextmanager
 def visible_drivers() -> Iterator[None]:
-    """While this lasts, an OpenCL loader that is used for the first time finds every driver of this machine."""
+    """While this lasts, an OpenCL loader that is used for the first time finds every driver of this
+    machine."""
     if os.environ.get(_VARIABLE):
         yield
         return

@@ -9,14 +9,21 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npu_runtime.errors import FormatError
 
+#: Any numpy array.
+Array = NDArray[Any]
+
 #: dtype name -> bytes per element.
-ITEM_SIZE: Mapping[str, int] = MappingProxyType({
-    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
-    "int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1,
-})
+ITEM_SIZE: Mapping[str, int] = MappingProxyType(
+    dict.fromkeys(("int8", "uint8", "bool"), 1)
+    | dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2)
+    | dict.fromkeys(("float32", "int32", "uint32"), 4)
+    | dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8)
+    | {"complex128": 16}
+)
 
 
 @cache
@@ -24,11 +31,14 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     """The numpy type of ``name``; bfloat16 is ml_dtypes'. Raises ``FormatError`` for an unknown name."""
     if name not in ITEM_SIZE:
         raise FormatError(f"unknown dtype {name!r}; known are {', '.join(ITEM_SIZE)}")
+    dtype: np.dtype[Any]
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    else:
+        dtype = np.dtype(name)
+    return dtype
 
 
 def nbytes(shape: Sequence[int], dtype: str) -> int:

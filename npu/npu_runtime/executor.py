@@ -21,6 +21,7 @@ from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
 from npu_runtime.weight_loader import Weights
 
 _KEPT_SIZES = 256
+_KEPT_OUTPUTS = 16
 _MACHINE_OPTIONS = ("-cl-std=CL1.2",)
 
 _warned: set[tuple[str, str]] = set()
@@ -59,25 +60,28 @@ class StepTime:
 
 @dataclass(slots=True)
 class _Pool:
-    """Memory of outputs whose buffers are dead, by size."""
+    """Memory of outputs whose buffers are dead, the latest last."""
 
-    free: dict[int, list[Memory]] = field(default_factory=dict)
+    free: list[Memory] = field(default_factory=list)
 
     def take(self, device: Backend, nbytes: int) -> Memory:
-        kept = self.free.get(nbytes)
-        return kept.pop() if kept else device.allocate(nbytes)
+        del self.free[:-_KEPT_OUTPUTS]
+        for index, memory in enumerate(self.free):
+            if memory.nbytes == nbytes:
+                return self.free.pop(index)
+        return device.allocate(nbytes)
 
     def watch(self, buffer: NPUBuffer) -> None:
         """Takes the buffer's memory back when nothing refers to the buffer any more."""
-        weakref.finalize(buffer, self.free.setdefault(buffer.memory.nbytes, []).append, buffer.memory).atexit = False
+        weakref.finalize(buffer, self.free.append, buffer.memory).atexit = False
 
 
 class Executor:
     """Runs ``program`` on ``device``.
 
-    Builds the kernels at once. Weights, state and what depends on the symbols are bound when they change; a run sets
-    the arguments that are inputs and outputs, enqueues every step and waits once. One run at a time: calls from
-    several threads wait for each other.
+    Builds the kernels at once. Weights, state and what depends on the symbols are bound when they change; a
+    run sets the arguments that are inputs and outputs, enqueues every step and waits once. One run at a time:
+    calls from several threads wait for each other.
 
     Raises ``DeviceError`` if the driver refuses a kernel.
     """
@@ -87,10 +91,14 @@ class Executor:
         self.device = device
         self._lock = threading.Lock()
         self._warn_of_other_kind()
-        module = device.build([(name, program.kernel_sources[name]) for name in source_order(program)],
-                              [*_MACHINE_OPTIONS, *program.options])
-        self._kernels = [device.kernel(module, step.kernel, f"step {index} ({step.kernel})")
-                         for index, step in enumerate(program.steps)]
+        module = device.build(
+            [(name, program.kernel_sources[name]) for name in source_order(program)],
+            [*_MACHINE_OPTIONS, *program.options],
+        )
+        self._kernels = [
+            device.kernel(module, step.kernel, f"step {index} ({step.kernel})")
+            for index, step in enumerate(program.steps)
+        ]
         self._slots: dict[str, list[_Slot]] = {}
         self._scalars: list[tuple[_Slot, ScalarArg]] = []
         self._bound: dict[str, Memory] = {}
@@ -99,28 +107,34 @@ class Executor:
         self._sizes: OrderedDict[tuple[int, ...], _Sizes] = OrderedDict()
         self._staging: dict[str, Memory] = {}
         self._pool = _Pool()
-        self._buffers = {kind: [buffer for buffer in program.buffers if buffer.kind == kind]
-                         for kind in ("input", "output", "weight", "state", "scratch")}
+        self._buffers = {
+            kind: [buffer for buffer in program.buffers if buffer.kind == kind]
+            for kind in ("input", "output", "weight", "state", "scratch")
+        }
         self._transforms = {transform.name: transform for transform in program.transforms}
         self._states: dict[str, StateSpec] = {state.name: state for state in program.states}
         self._inputs: dict[str, IOSpec] = {spec.name: spec for spec in program.input_specs}
         self._collect_arguments()
         self._bind_scratch()
-        env.debug(env.STAGES, f"{program.model} {program.program}: {len(program.steps)} steps on {device.name}, "
-                              f"{program.arena_bytes} bytes of scratch")
+        env.debug(
+            env.STAGES,
+            f"{program.model} {program.program}: {len(program.steps)} steps on {device.name}, "
+            f"{program.arena_bytes} bytes of scratch",
+        )
 
     def run(self, inputs: Mapping[str, object], weights: Weights) -> dict[str, NPUBuffer]:
         """The outputs by name, for inputs by name (``NPUBuffer`` or what numpy makes an array of).
 
-        Outputs stay valid after further runs. State in ``weights`` is updated. Raises, before anything is enqueued,
-        ``InputError`` for a missing, unknown or unfitting input and ``WeightsMismatchError`` for weights of another
-        program.
+        Outputs stay valid after further runs. State in ``weights`` is updated. Raises, before anything is
+        enqueued, ``InputError`` for a missing, unknown or unfitting input and ``WeightsMismatchError`` for
+        weights of another program.
         """
         with self._lock, self._timed(env.debug_level() >= env.KERNELS) as times:
             return self._run(inputs, weights, times)
 
-    def run_timed(self, inputs: Mapping[str, object], weights: Weights
-                  ) -> tuple[dict[str, NPUBuffer], list[StepTime]]:
+    def run_timed(
+        self, inputs: Mapping[str, object], weights: Weights
+    ) -> tuple[dict[str, NPUBuffer], list[StepTime]]:
         """As ``run``; gives also when each step ran, by the device's clock."""
         times: list[StepTime] = []
         with self._lock:
@@ -136,16 +150,19 @@ class Executor:
             for line in step_lines(self.program, times):
                 env.debug(env.KERNELS, line)
 
-    def _run(self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
-             ) -> dict[str, NPUBuffer]:
+    def _run(
+        self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
+    ) -> dict[str, NPUBuffer]:
         program, device = self.program, self.device
         arrays, shapes = self._accept(inputs)
         values = bind(program, shapes)
         if not isinstance(weights, Weights):
             raise InputError(f"weights is a {type(weights).__name__}: expected what load_weights returns")
         if weights.device.domain != device.domain:
-            raise InputError(f"the weights lie on {weights.device.name!r}: load them with the device of this executor, "
-                             f"{device.name!r}")
+            raise InputError(
+                f"the weights lie on {weights.device.name!r}: load them with the device of this executor, "
+                f"{device.name!r}"
+            )
         sizes = self._bind_sizes(values)
         self._bind_weights(weights)
         for buffer in self._buffers["input"]:
@@ -169,17 +186,24 @@ class Executor:
         known = self._inputs
         missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
         if missing or unknown:
-            says = [f"{what}: {', '.join(sorted(map(str, names)))}"
-                    for what, names in (("missing", missing), ("unknown", unknown)) if names]
-            raise InputError(f"inputs do not fit the program ({'; '.join(says)}): it takes {', '.join(known)}")
+            says = [
+                f"{what}: {', '.join(sorted(map(str, names)))}"
+                for what, names in (("missing", missing), ("unknown", unknown))
+                if names
+            ]
+            raise InputError(
+                f"inputs do not fit the program ({'; '.join(says)}): it takes {', '.join(known)}"
+            )
         arrays: dict[str, object] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, spec in known.items():
             value = inputs[name]
             if isinstance(value, NPUBuffer):
                 if value.device.domain != self.device.domain:
-                    raise InputError(f"input {name!r} lies on {value.device.name!r}, the program runs on "
-                                     f"{self.device.name!r}: make the buffer with that device")
+                    raise InputError(
+                        f"input {name!r} lies on {value.device.name!r}, the program runs on "
+                        f"{self.device.name!r}: make the buffer with that device"
+                    )
                 check_spec(value.shape, value.dtype, spec)
                 arrays[name], shapes[name] = value, value.shape
                 bounds = value.bounds() if spec.lower is not None or spec.upper is not None else None
@@ -187,11 +211,15 @@ class Executor:
                 dense = as_dense(value, spec)
                 arrays[name], shapes[name] = dense, dense.shape
                 bounds = value_range(dense)
-            if bounds and ((spec.lower is not None and bounds[0] < spec.lower)
-                           or (spec.upper is not None and bounds[1] > spec.upper)):
-                raise InputError(f"input {name!r} has values from {bounds[0]} to {bounds[1]}: expected "
-                                 f"{spec.lower if spec.lower is not None else '...'} to "
-                                 f"{spec.upper if spec.upper is not None else '...'}")
+            if bounds and (
+                (spec.lower is not None and bounds[0] < spec.lower)
+                or (spec.upper is not None and bounds[1] > spec.upper)
+            ):
+                raise InputError(
+                    f"input {name!r} has values from {bounds[0]} to {bounds[1]}: expected "
+                    f"{spec.lower if spec.lower is not None else '...'} to "
+                    f"{spec.upper if spec.upper is not None else '...'}"
+                )
         return arrays, shapes
 
     def _input_memory(self, buffer: Buffer, value: object) -> Memory:
@@ -241,16 +269,21 @@ class Executor:
             if all(global_size):
                 launches.append(Launch(kernel, global_size, step.local_size))
                 steps.append(index)
-        return _Sizes(tuple(launches), tuple(steps),
-                      tuple(evaluate(arg.value, values) for _, arg in self._scalars),
-                      tuple(evaluate_shape(spec.shape, values) for spec in self.program.output_specs))
+        return _Sizes(
+            tuple(launches),
+            tuple(steps),
+            tuple(evaluate(arg.value, values) for _, arg in self._scalars),
+            tuple(evaluate_shape(spec.shape, values) for spec in self.program.output_specs),
+        )
 
     def _collect_arguments(self) -> None:
         """Finds where each buffer and each symbolic number goes; sets the numbers that never change."""
         for step, kernel in zip(self.program.steps, self._kernels, strict=True):
             if kernel.num_args != len(step.args):
-                raise DeviceError(f"{kernel.label}: the kernel takes {kernel.num_args} arguments, the program gives "
-                                  f"{len(step.args)}: compile it again")
+                raise DeviceError(
+                    f"{kernel.label}: the kernel takes {kernel.num_args} arguments, the program gives "
+                    f"{len(step.args)}: compile it again"
+                )
             for index, arg in enumerate(step.args):
                 if isinstance(arg, BufferArg):
                     self._slots.setdefault(arg.buffer, []).append(_Slot(kernel, index, arg.access))
@@ -260,8 +293,8 @@ class Executor:
                     self.device.set_scalar(kernel, index, evaluate(arg.value, {}), arg.ctype)
 
     def _bind_scratch(self) -> None:
-        """Regions of one arena. Offsets are stretched where the device aligns regions more coarsely than they are:
-        what did not overlap still does not."""
+        """Regions of one arena. Offsets are stretched where the device aligns regions more coarsely than they
+        are: what did not overlap still does not."""
         scratch = self._buffers["scratch"]
         if not scratch:
             return
@@ -270,18 +303,29 @@ class Executor:
         while any(buffer.offset * stretch % alignment for buffer in scratch):
             stretch *= 2
             if stretch > alignment:
-                raise DeviceError(f"{self.device.name} aligns memory to {alignment} bytes, which no scratch "
-                                  "offset can be stretched to")
+                raise DeviceError(
+                    f"{self.device.name} aligns memory to {alignment} bytes, which no scratch "
+                    "offset can be stretched to"
+                )
         ends = [buffer.offset * stretch + max(1, evaluate(buffer.nbytes, {})) for buffer in scratch]
         arena = self.device.allocate(max(ends))
         for buffer in scratch:
-            self._bind(buffer.name, self.device.region(arena, buffer.offset * stretch, evaluate(buffer.nbytes, {})))
+            self._bind(
+                buffer.name, self.device.region(arena, buffer.offset * stretch, evaluate(buffer.nbytes, {}))
+            )
 
     def _warn_of_other_kind(self) -> None:
         program, device = self.program, self.device
         pair = (program.target, device.name)
-        if program.device_type not in ("any", device.kind) and device.vendor != "null" and pair not in _warned:
+        if (
+            program.device_type not in ("any", device.kind)
+            and device.vendor != "null"
+            and pair not in _warned
+        ):
             _warned.add(pair)
-            warnings.warn(f"{program.model} {program.program} was compiled for {program.target!r} "
-                          f"({program.device_type}) and runs on {device.name} ({device.kind}), where a program "
-                          f"compiled for {device.kind!r} could be faster", stacklevel=3)
+            warnings.warn(
+                f"{program.model} {program.program} was compiled for {program.target!r} "
+                f"({program.device_type}) and runs on {device.name} ({device.kind}), where a program "
+                f"compiled for {device.kind!r} could be faster",
+                stacklevel=3,
+            )

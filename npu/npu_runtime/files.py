@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that replaces ``path`` when the block ends well, and leaves no trace when it does not."""
+    """A file to write that replaces ``path`` when the block ends well, and leaves no trace when it does
+    not."""
     target = Path(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     temporary = Path(name)

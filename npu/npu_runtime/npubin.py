@@ -1,7 +1,8 @@
-"""The ``.npubin`` file: a stored zip of ``manifest.json`` and ``kernels/*.cl``, in fixed order with fixed dates.
+"""The ``.npubin`` file: a stored zip of ``manifest.json`` and ``kernels/*.cl``, in fixed order with fixed
+dates.
 
-The same program always gives the same bytes, and only these bytes are read back: a file that is truncated, too long
-or altered anywhere is refused.
+The same program always gives the same bytes, and only these bytes are read back: a file that is truncated,
+too long or altered anywhere is refused.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def save_program(program: CompiledProgram, path: str | Path) -> None:
 
 
 def load_program(path: str | Path) -> CompiledProgram:
-    """Reads and validates a ``.npubin`` file. Raises ``FormatError`` naming the file and what is wrong with it,
-    ``OSError`` if it cannot be read."""
+    """Reads and validates a ``.npubin`` file. Raises ``FormatError`` naming the file and what is wrong with
+    it, ``OSError`` if it cannot be read."""
     file = Path(path)
     if file.stat().st_size > MAX_FILE:
         raise FormatError(f"{file}: {file.stat().st_size} bytes are too many for a .npubin file")
@@ -51,8 +52,12 @@ def load_program(path: str | Path) -> CompiledProgram:
 def to_bytes(program: CompiledProgram) -> bytes:
     """The ``.npubin`` file of ``program``. Raises ``FormatError`` if it is not valid."""
     validate(program, program.program)
-    return _archive({MANIFEST: _manifest(program), **{
-        name: program.kernel_sources[name].encode() for name in source_order(program)}})
+    return _archive(
+        {
+            MANIFEST: _manifest(program),
+            **{name: program.kernel_sources[name].encode() for name in source_order(program)},
+        }
+    )
 
 
 def from_bytes(data: bytes, name: str = "program") -> CompiledProgram:
@@ -63,8 +68,10 @@ def from_bytes(data: bytes, name: str = "program") -> CompiledProgram:
         version = msgspec.json.decode(manifest, type=_Version).format_version
         if version != FORMAT_VERSION:
             newer = version > FORMAT_VERSION
-            raise FormatError(f"{name}: made by {'a newer' if newer else 'an older'} npubin (format {version}, this "
-                              f"one reads {FORMAT_VERSION}): {'update npubin' if newer else 'compile it again'}")
+            raise FormatError(
+                f"{name}: made by {'a newer' if newer else 'an older'} npubin (format {version}, this "
+                f"one reads {FORMAT_VERSION}): {'update npubin' if newer else 'compile it again'}"
+            )
         program = msgspec.json.decode(manifest, type=CompiledProgram)
         sources = {file: text.decode() for file, text in members.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -33,8 +33,8 @@ class Symbol(Record, frozen=True):
 
 
 class IOSpec(Record, frozen=True):
-    """A program input or output: dense and row-major. ``lower`` and ``upper`` bound the values of an integer input
-    where a kernel relies on them (inclusive; None: unchecked)."""
+    """A program input or output: dense and row-major. ``lower`` and ``upper`` bound the values of an integer
+    input where a kernel relies on them (inclusive; None: unchecked)."""
 
     name: str
     shape: tuple[Dim, ...]
@@ -65,9 +65,9 @@ class Transform(Record, frozen=True):
 class Buffer(Record, frozen=True):
     """Memory that steps refer to by ``name``.
 
-    ``kind`` says where it lives: a program "input" or "output" (``ref``: its name there), a "weight" (``ref``:
-    a transform), a "state" (``ref``: a state), or "scratch" at ``offset`` of the arena, alive from step ``first``
-    to step ``last``. ``nbytes`` is its size, for scratch at the symbols' upper bounds.
+    ``kind`` says where it lives: a program "input" or "output" (``ref``: its name there), a "weight"
+    (``ref``: a transform), a "state" (``ref``: a state), or "scratch" at ``offset`` of the arena, alive from
+    step ``first`` to step ``last``. ``nbytes`` is its size, for scratch at the symbols' upper bounds.
     """
 
     name: str
@@ -80,7 +80,8 @@ class Buffer(Record, frozen=True):
 
 
 class Kernel(Record, frozen=True):
-    """An OpenCL kernel function ``entry`` and the archive's ``file`` that holds it, with that file's sha256."""
+    """An OpenCL kernel function ``entry`` and the archive's ``file`` that holds it, with that file's
+    sha256."""
 
     entry: str
     file: str

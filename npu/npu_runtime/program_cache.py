@@ -1,7 +1,7 @@
 """Built OpenCL programs on disk, for drivers that keep none themselves.
 
-An entry is one file: a line with the sha256 of the rest, then the driver's binary. Its name is a digest of all that
-shapes the binary. A damaged entry counts as absent.
+An entry is one file: a line with the sha256 of the rest, then the driver's binary. Its name is a digest of
+all that shapes the binary. A damaged entry counts as absent.
 """
 
 from __future__ import annotations

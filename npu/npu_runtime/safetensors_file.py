@@ -1,6 +1,7 @@
 """Safetensors files: memory-mapped reading and streamed, deterministic writing, bfloat16 included.
 
-The format: 8 bytes with the header's length, a JSON header (name -> dtype, shape, data_offsets), then the data.
+The format: 8 bytes with the header's length, a JSON header (name -> dtype, shape, data_offsets), then the
+data.
 """
 
 from __future__ import annotations
@@ -14,17 +15,27 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from npu_runtime.buffer import as_bytes
-from npu_runtime.dtypes import ITEM_SIZE, nbytes, numpy_dtype
+from npu_runtime.dtypes import ITEM_SIZE, Array, nbytes, numpy_dtype
 from npu_runtime.errors import FormatError
 from npu_runtime.files import atomic_file
 
 _NAMES = {
-    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
-    "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
-    "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "BOOL": "bool",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "BOOL": "bool",
 }
 _CODES = {name: code for code, name in _NAMES.items()}
 _MAX_HEADER = 100_000_000
@@ -41,7 +52,8 @@ class TensorEntry(msgspec.Struct, frozen=True):
 
 
 class SafetensorsFile:
-    """An open file. ``entries``: name -> what is there, dtypes by numpy's names. Tensors are read when asked for.
+    """An open file. ``entries``: name -> what is there, dtypes by numpy's names. Tensors are read when asked
+    for.
 
     Raises ``FormatError`` for a file that is truncated, too long or malformed.
     """
@@ -57,8 +69,10 @@ class SafetensorsFile:
         if not 2 <= length <= min(size - 8, _MAX_HEADER):
             raise self._broken(f"its header would have {length} of the file's {size} bytes")
         self._start = 8 + length
-        header = self._header(self._map[8:self._start])
-        self.metadata = {str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()}
+        header = self._header(self._map[8 : self._start])
+        self.metadata = {
+            str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()
+        }
         try:
             found = msgspec.convert(header, dict[str, TensorEntry])
         except msgspec.ValidationError as error:
@@ -67,8 +81,10 @@ class SafetensorsFile:
         spans = sorted(entry.data_offsets for entry in self.entries.values())
         ends = [0, *(end for _, end in spans)]
         if [begin for begin, _ in spans] != ends[:-1] or ends[-1] != size - self._start:
-            raise self._broken(f"its tensors cover {ends[-1]} bytes with gaps or overlaps, "
-                               f"the data part has {size - self._start}")
+            raise self._broken(
+                f"its tensors cover {ends[-1]} bytes with gaps or overlaps, "
+                f"the data part has {size - self._start}"
+            )
 
     def _header(self, raw: bytes) -> dict[str, Any]:
         try:
@@ -85,10 +101,12 @@ class SafetensorsFile:
         named = msgspec.structs.replace(entry, dtype=_NAMES[entry.dtype])
         begin, end = entry.data_offsets
         if min((begin, *entry.shape)) < 0 or end - begin != prod(entry.shape) * ITEM_SIZE[named.dtype]:
-            raise self._broken(f"tensor {name!r} {entry.dtype}{list(entry.shape)} lies at bytes {begin} to {end}")
+            raise self._broken(
+                f"tensor {name!r} {entry.dtype}{list(entry.shape)} lies at bytes {begin} to {end}"
+            )
         return named
 
-    def tensor(self, name: str) -> NDArray[Any]:
+    def tensor(self, name: str) -> Array:
         """A read-only view of the mapped file."""
         entry = self.entries[name]
         begin, end = entry.data_offsets
@@ -99,15 +117,23 @@ class SafetensorsFile:
         return raw.view(dtype).reshape(entry.shape)
 
 
-def write_safetensors(path: str | Path, specs: Mapping[str, tuple[tuple[int, ...], str]],
-                      arrays: Iterable[tuple[str, NDArray[Any]]], metadata: Mapping[str, str]) -> None:
-    """Writes tensors of ``specs`` (name -> shape, dtype) as ``arrays`` yields them, in the same order; one at a time
-    is in memory. Equal content gives equal bytes. The file appears whole or not at all."""
+def write_safetensors(
+    path: str | Path,
+    specs: Mapping[str, tuple[tuple[int, ...], str]],
+    arrays: Iterable[tuple[str, Array]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes tensors of ``specs`` (name -> shape, dtype) as ``arrays`` yields them, in the same order; one at
+    a time is in memory. Equal content gives equal bytes. The file appears whole or not at all."""
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
     for name, (shape, dtype) in specs.items():
         size = nbytes(shape, dtype)
-        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [position, position + size]}
+        header[name] = {
+            "dtype": _CODES[dtype],
+            "shape": list(shape),
+            "data_offsets": [position, position + size],
+        }
         position += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _PAGE)
@@ -117,4 +143,4 @@ def write_safetensors(path: str | Path, specs: Mapping[str, tuple[tuple[int, ...
         for (expected, (shape, dtype)), (name, array) in zip(specs.items(), arrays, strict=True):
             if (name, array.shape, array.dtype) != (expected, shape, numpy_dtype(dtype)):
                 raise ValueError(f"{name} is {array.dtype}{array.shape}, expected {expected} {dtype}{shape}")
-            file.write(memoryview(as_bytes(np.ascontiguousarray(array))))
+            file.write(as_bytes(np.ascontiguousarray(array)).data)

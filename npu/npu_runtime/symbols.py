@@ -1,7 +1,7 @@
 """Sizes that depend on a program's symbols: texts of a closed grammar, read without eval.
 
-Grammar: whole numbers, the program's symbols, ``+ - * // %`` (rounding towards minus infinity), unary minus, ``min``
-and ``max``. A text becomes a closure once; evaluating it costs a few function calls.
+Grammar: whole numbers, the program's symbols, ``+ - * // %`` (rounding towards minus infinity), unary minus,
+``min`` and ``max``. A text becomes a closure once; evaluating it costs a few function calls.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def symbols_of(dim: Dim) -> frozenset[str]:
 def evaluate(dim: Dim, values: Values) -> int:
     """``dim`` as a number.
 
-    Raises ``FormatError`` if its text is outside the grammar, names a symbol that ``values`` lacks, divides by zero
-    or gives an absurd number.
+    Raises ``FormatError`` if its text is outside the grammar, names a symbol that ``values`` lacks, divides
+    by zero or gives an absurd number.
     """
     if isinstance(dim, int):
         return dim
@@ -97,7 +97,8 @@ def _from_ast(tree: ast.expr, names: set[str], depth: int) -> Closure:
 
 
 def affine(dim: Dim, name: str) -> tuple[int, int] | None:
-    """``(factor, offset)`` where ``dim`` is ``factor * name + offset`` with a factor above 0; None otherwise."""
+    """``(factor, offset)`` where ``dim`` is ``factor * name + offset`` with a factor above 0; None
+    otherwise."""
     if isinstance(dim, int) or symbols_of(dim) != {name}:
         return None
     try:
@@ -115,10 +116,12 @@ def unbound(symbols: Sequence[Symbol], specs: Sequence[IOSpec]) -> set[str]:
 
 
 def bind(program: CompiledProgram, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The values of ``program``'s symbols for inputs of these shapes (input name -> dims; every input is there).
+    """The values of ``program``'s symbols for inputs of these shapes (input name -> dims; every input is
+    there).
 
-    A dim that is a symbol, or a whole multiple of one plus a number, determines it; every other dim is checked
-    against what follows. Bounds and guards are checked. Raises ``InputError`` naming input, dim and expectation.
+    A dim that is a symbol, or a whole multiple of one plus a number, determines it; every other dim is
+    checked against what follows. Bounds and guards are checked. Raises ``InputError`` naming input, dim and
+    expectation.
     """
     values: dict[str, int] = {}
     setters: dict[str, str] = {}
@@ -126,8 +129,10 @@ def bind(program: CompiledProgram, shapes: Mapping[str, Sequence[int]]) -> dict[
     for spec in program.input_specs:
         shape = shapes[spec.name]
         if len(shape) != len(spec.shape):
-            raise InputError(f"input {spec.name!r} has shape {list(shape)}: expected the {len(spec.shape)} dims "
-                             f"[{', '.join(map(str, spec.shape))}]")
+            raise InputError(
+                f"input {spec.name!r} has shape {list(shape)}: expected the {len(spec.shape)} dims "
+                f"[{', '.join(map(str, spec.shape))}]"
+            )
         for axis, (dim, size) in enumerate(zip(spec.shape, shape, strict=True)):
             for name in symbols_of(dim) - values.keys():
                 if found := affine(dim, name):
@@ -143,8 +148,9 @@ def bind(program: CompiledProgram, shapes: Mapping[str, Sequence[int]]) -> dict[
         for axis, (dim, size) in enumerate(zip(spec.shape, shapes[spec.name], strict=True)):
             expected = evaluate(dim, values)
             if size != expected:
-                because = "".join(f", with {name} = {values[name]} from {setters[name]}"
-                                  for name in sorted(symbols_of(dim)))
+                because = "".join(
+                    f", with {name} = {values[name]} from {setters[name]}" for name in sorted(symbols_of(dim))
+                )
                 formula = "" if isinstance(dim, int) else f" ({dim}{because})"
                 raise InputError(f"input {spec.name!r} dim {axis} is {size}: expected {expected}{formula}")
     _check_guards(program.guards, values)
@@ -161,5 +167,7 @@ def _check_guards(guards: Collection[Guard], values: Values) -> None:
         left, right = evaluate(guard.left, values), evaluate(guard.right, values)
         if left > right or (guard.relation == "==" and left != right):
             says = guard.message or f"{guard.left} {guard.relation} {guard.right} must hold"
-            raise InputError(f"the input shapes ({', '.join(f'{k} = {v}' for k, v in values.items())}) do not fit "
-                             f"this program: {says} (here {left} and {right})")
+            raise InputError(
+                f"the input shapes ({', '.join(f'{k} = {v}' for k, v in values.items())}) do not fit "
+                f"this program: {says} (here {left} and {right})"
+            )

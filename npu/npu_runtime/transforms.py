@@ -7,7 +7,8 @@ Grammar (nested lists, as in JSON; anything else is a ``FormatError``):
     ["add" | "sub" | "mul" | "div" | "max" | "min", a, b]     numpy broadcasting
     ["neg" | "sqrt" | "rsqrt" | "exp" | "abs", a]
     ["reshape", a, [sizes]]  ["permute", a, [axes]]  ["broadcast", a, [sizes]]  ["cast", a, dtype]
-    ["pad", a, [[low, high], ..]]  (zeros)   ["slice", a, [[start, stop, step], ..]]   ["concat", [a, ..], axis]
+    ["pad", a, [[low, high], ..]]  (zeros)   ["slice", a, [[start, stop, step], ..]]   ["concat", [a, ..],
+    axis]
 
 Arithmetic on floating point numbers is done in float64; the caller casts the result at the end.
 """
@@ -23,23 +24,30 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from npu_runtime.dtypes import ITEM_SIZE, nbytes, numpy_dtype
+from npu_runtime.dtypes import ITEM_SIZE, Array, nbytes, numpy_dtype
 from npu_runtime.errors import FormatError
 from npu_runtime.program import StateSpec, Transform, WeightExpr
 
-Array = NDArray[Any]
 Load = Callable[[str], Array]
 
 MAX_DEPTH = 64
 MAX_RANK = 16
 
 _BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide, "max": np.maximum, "min": np.minimum,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.true_divide,
+    "max": np.maximum,
+    "min": np.minimum,
 }
 _UNARY: Mapping[str, Callable[[Array], Array]] = {
-    "neg": np.negative, "sqrt": np.sqrt, "rsqrt": lambda a: 1.0 / np.sqrt(a), "exp": np.exp, "abs": np.abs,
+    "neg": np.negative,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda a: 1.0 / np.sqrt(a),
+    "exp": np.exp,
+    "abs": np.abs,
 }
 
 
@@ -58,8 +66,10 @@ def materialise(spec: Transform | StateSpec, expr: WeightExpr, load: Load) -> Ar
     """``expr`` as the dense array that ``spec`` describes. Raises ``FormatError`` if its shape is another."""
     value = evaluate(expr, load)
     if value.shape != spec.shape:
-        raise FormatError(f"{spec.name}: its expression {brief(expr)} gives shape {list(value.shape)}, "
-                          f"the program expects {list(spec.shape)}")
+        raise FormatError(
+            f"{spec.name}: its expression {brief(expr)} gives shape {list(value.shape)}, "
+            f"the program expects {list(spec.shape)}"
+        )
     with np.errstate(all="ignore"):
         return np.ascontiguousarray(value.astype(numpy_dtype(spec.dtype), copy=False)).reshape(spec.shape)
 
@@ -87,7 +97,8 @@ def tensors_of(expr: WeightExpr) -> list[str]:
 
 
 def shape_of(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of ``expr`` without computing it; ``shapes`` gives an original weight's. Raises ``FormatError``."""
+    """The shape of ``expr`` without computing it; ``shapes`` gives an original weight's. Raises
+    ``FormatError``."""
     check(expr)
     try:
         return _shape(expr, shapes)
@@ -120,7 +131,8 @@ def _tensors(expr: object, depth: int) -> Iterator[str]:
         case ["pad", a, [*pairs]] if all(isinstance(p, list) and len(p) == 2 and _sizes(p) for p in pairs):
             yield from _tensors(a, depth - 1)
         case ["slice", a, [*parts]] if all(
-                isinstance(p, list) and len(p) == 3 and _sizes(p) and p[2] > 0 for p in parts):
+            isinstance(p, list) and len(p) == 3 and _sizes(p) and p[2] > 0 for p in parts
+        ):
             yield from _tensors(a, depth - 1)
         case ["concat", [_, *_] as items, int(axis)] if 0 <= axis < MAX_RANK:
             for item in items:
@@ -133,7 +145,8 @@ def _tensors(expr: object, depth: int) -> Iterator[str]:
 
 def _sizes(values: list[Any]) -> bool:
     return len(values) <= MAX_RANK and all(
-        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 for value in values)
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 for value in values
+    )
 
 
 def _constant(dtype: str, shape: tuple[int, ...], data: str) -> Array:
@@ -142,7 +155,9 @@ def _constant(dtype: str, shape: tuple[int, ...], data: str) -> Array:
     except (binascii.Error, ValueError) as error:
         raise FormatError(f"a constant's data is not base64: {error}") from None
     if len(raw) != nbytes(shape, dtype):
-        raise FormatError(f"a constant {dtype}{list(shape)} has {len(raw)} bytes of data, not {nbytes(shape, dtype)}")
+        raise FormatError(
+            f"a constant {dtype}{list(shape)} has {len(raw)} bytes of data, not {nbytes(shape, dtype)}"
+        )
     return np.frombuffer(raw, dtype=numpy_dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
@@ -185,7 +200,9 @@ def _evaluate(expr: WeightExpr, load: Load) -> Array:
 def _pad(value: Array, pairs: list[list[int]]) -> Array:
     if len(pairs) != value.ndim:
         raise ValueError(f"{len(pairs)} pads for {value.ndim} dims")
-    padded = np.zeros([low + size + high for size, (low, high) in zip(value.shape, pairs, strict=True)], value.dtype)
+    padded = np.zeros(
+        [low + size + high for size, (low, high) in zip(value.shape, pairs, strict=True)], value.dtype
+    )
     inner = tuple(slice(low, low + size) for size, (low, _) in zip(value.shape, pairs, strict=True))
     padded[inner] = value
     return padded
@@ -193,14 +210,15 @@ def _pad(value: Array, pairs: list[list[int]]) -> Array:
 
 def _shape(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[int, ...]:
     """Structure alone: numpy applies it to an array that repeats one byte."""
+
     def blank(of: WeightExpr) -> Array:
         return np.broadcast_to(np.zeros((), np.uint8), _shape(of, shapes))
 
     match expr:
         case ["tensor", key]:
             return shapes(key)
-        case ["const", _, [*sizes], _]:
-            return tuple(sizes)
+        case ["const", _, shape, _]:
+            return tuple(shape)
         case [name, a, b] if name in _BINARY:
             return np.broadcast_shapes(_shape(a, shapes), _shape(b, shapes))
         case ["reshape", a, [*sizes]]:
@@ -212,16 +230,16 @@ def _shape(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[
         case ["broadcast", a, [*sizes]]:
             return np.broadcast_to(blank(a), sizes).shape
         case ["pad", a, [*pairs]]:
-            sizes = _shape(a, shapes)
-            return tuple(low + size + high for size, (low, high) in zip(sizes, pairs, strict=True))
+            padded = zip(_shape(a, shapes), pairs, strict=True)
+            return tuple(low + size + high for size, (low, high) in padded)
         case ["slice", a, [*parts]]:
-            sizes = _shape(a, shapes)
-            return tuple(len(range(size)[slice(*part)]) for size, part in zip(sizes, parts, strict=True))
+            sliced = zip(_shape(a, shapes), parts, strict=True)
+            return tuple(len(range(size)[slice(*part)]) for size, part in sliced)
         case ["concat", [*items], axis]:
             first, *others = (_shape(item, shapes) for item in items)
-            if any(other[:axis] + other[axis + 1:] != first[:axis] + first[axis + 1:] for other in others):
+            if any(other[:axis] + other[axis + 1 :] != first[:axis] + first[axis + 1 :] for other in others):
                 raise ValueError(f"cannot concatenate along {axis}: other dims differ")
-            return (*first[:axis], sum(size[axis] for size in (first, *others)), *first[axis + 1:])
+            return (*first[:axis], sum(size[axis] for size in (first, *others)), *first[axis + 1 :])
         case [_, a, *_]:
             return _shape(a, shapes)
     raise FormatError(f"{brief(expr)} is not a weight expression; see npu_runtime.transforms")

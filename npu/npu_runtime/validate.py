@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from npu_runtime import transforms
 from npu_runtime.dtypes import ITEM_SIZE, is_integer, nbytes
 from npu_runtime.errors import FormatError
-from npu_runtime.program import Buffer, BufferArg, CompiledProgram, Dim, ScalarArg, Step
+from npu_runtime.program import (
+    Buffer,
+    BufferArg,
+    CompiledProgram,
+    Dim,
+    IOSpec,
+    ScalarArg,
+    StateSpec,
+    Step,
+    Transform,
+)
 from npu_runtime.symbols import evaluate, evaluate_shape, unbound
 
 MAX_RANK = 16
@@ -28,8 +38,8 @@ _TEXT_LIMIT = 1000
 def validate(program: CompiledProgram, name: str) -> None:
     """Raises ``FormatError`` naming ``name`` and the first rule that ``program`` breaks.
 
-    Names are unique and everything named exists; sizes are in the grammar, fit their buffers and are not absurd, at
-    both ends of the symbols' bounds; scratch lies inside the arena; sources match their sha256.
+    Names are unique and everything named exists; sizes are in the grammar, fit their buffers and are not
+    absurd, at both ends of the symbols' bounds; scratch lies inside the arena; sources match their sha256.
     """
     try:
         problem = next(_Checker(program).problems(), None)
@@ -118,22 +128,33 @@ class _Checker:
         if buffer.kind == "scratch":
             if not isinstance(buffer.nbytes, int):
                 yield f"{name}: scratch has a fixed size, not {buffer.nbytes!r}"
-            elif buffer.nbytes < 0 or buffer.offset < 0 or buffer.offset + buffer.nbytes > program.arena_bytes:
-                yield (f"{name}: {buffer.nbytes} bytes at offset {buffer.offset} lie outside the arena of "
-                       f"{program.arena_bytes}")
+            elif (
+                buffer.nbytes < 0 or buffer.offset < 0 or buffer.offset + buffer.nbytes > program.arena_bytes
+            ):
+                yield (
+                    f"{name}: {buffer.nbytes} bytes at offset {buffer.offset} lie outside the arena of "
+                    f"{program.arena_bytes}"
+                )
             elif buffer.offset % SCRATCH_ALIGNMENT:
                 yield f"{name}: offset {buffer.offset} is not a multiple of {SCRATCH_ALIGNMENT}"
             if not 0 <= buffer.first <= buffer.last < max(1, len(program.steps)):
                 yield f"{name}: alive from step {buffer.first} to {buffer.last} of {len(program.steps)}"
             return
-        specs = {"input": program.input_specs, "output": program.output_specs, "weight": program.transforms,
-                 "state": program.states}[buffer.kind]
-        found = {spec.name: spec for spec in specs}.get(buffer.ref)
+        specs: Mapping[str, Sequence[IOSpec | StateSpec | Transform]] = {
+            "input": program.input_specs,
+            "output": program.output_specs,
+            "weight": program.transforms,
+            "state": program.states,
+        }
+        found = next((spec for spec in specs[buffer.kind] if spec.name == buffer.ref), None)
         if found is None:
             yield f"{name}: there is no {buffer.kind} {buffer.ref!r}"
             return
         for values in self.corners:
-            size, dense = evaluate(buffer.nbytes, values), nbytes(evaluate_shape(found.shape, values), found.dtype)
+            size, dense = (
+                evaluate(buffer.nbytes, values),
+                nbytes(evaluate_shape(found.shape, values), found.dtype),
+            )
             if size != dense:
                 yield f"{name}: {size} bytes for a {buffer.kind} of {dense}{_where(values)}"
 
@@ -169,13 +190,15 @@ class _Checker:
                 elif arg.access != "r" and buffer.kind in ("input", "weight"):
                     yield f"{name}: writes to {buffer.name!r}, which is a {buffer.kind}"
                 elif buffer.kind == "scratch" and not buffer.first <= index <= buffer.last:
-                    yield f"{name}: uses {buffer.name!r} outside its life, steps {buffer.first} to {buffer.last}"
+                    yield f"{name}: uses {buffer.name!r} outside steps {buffer.first} to {buffer.last}"
             else:
                 yield from self.scalar_problems(name, arg)
         if not 1 <= len(step.global_size) <= 3:
             yield f"{name}: {len(step.global_size)} global sizes; 1 to 3 are possible"
         local = step.local_size
-        if local is not None and (len(local) != len(step.global_size) or any(not 0 < n <= 1 << 16 for n in local)):
+        if local is not None and (
+            len(local) != len(step.global_size) or any(not 0 < n <= 1 << 16 for n in local)
+        ):
             yield f"{name}: local size {list(local)} does not fit {len(step.global_size)} dims"
         for values in self.corners:
             sizes = evaluate_shape(step.global_size, values)
@@ -195,12 +218,17 @@ class _Checker:
                 yield f"{name}: {value} does not fit an OpenCL {arg.ctype}"
 
     def written_problems(self) -> Iterator[str]:
-        written = {arg.buffer for step in self.program.steps for arg in step.args
-                   if isinstance(arg, BufferArg) and arg.access != "r"}
+        written = {
+            arg.buffer
+            for step in self.program.steps
+            for arg in step.args
+            if isinstance(arg, BufferArg) and arg.access != "r"
+        }
         made = {self.buffers[name].ref for name in written if self.buffers[name].kind == "output"}
         for spec in self.program.output_specs:
             if spec.name not in made and any(
-                    nbytes(evaluate_shape(spec.shape, values), spec.dtype) for values in self.corners):
+                nbytes(evaluate_shape(spec.shape, values), spec.dtype) for values in self.corners
+            ):
                 yield f"output {spec.name!r}: no step writes it"
 
 
@@ -215,8 +243,10 @@ def _unique(what: str, names: Sequence[str]) -> Iterator[str]:
 
 def _corners(program: CompiledProgram) -> list[Mapping[str, int]]:
     """The symbols' values at both ends of their bounds: what sizes are checked for."""
-    ends = [{symbol.name: symbol.lower for symbol in program.symbols},
-            {symbol.name: symbol.upper for symbol in program.symbols}]
+    ends: list[Mapping[str, int]] = [
+        {symbol.name: symbol.lower for symbol in program.symbols},
+        {symbol.name: symbol.upper for symbol in program.symbols},
+    ]
     return ends if program.symbols else ends[:1]
 
 

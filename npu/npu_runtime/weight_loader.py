@@ -1,4 +1,5 @@
-"""Weights on a device: read once, prepared when first needed, shared by the programs of a model; and their state."""
+"""Weights on a device: read once, prepared when first needed, shared by the programs of a model; and their
+state."""
 
 from __future__ import annotations
 
@@ -6,20 +7,17 @@ import difflib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-from numpy.typing import NDArray
 
 from npu_runtime import env, transforms
 from npu_runtime.backend import Backend, Memory
 from npu_runtime.buffer import as_bytes, to_array
-from npu_runtime.dtypes import nbytes, spec_text
+from npu_runtime.dtypes import Array, nbytes, spec_text
 from npu_runtime.errors import FormatError, WeightsMismatchError
 from npu_runtime.program import CompiledProgram, StateSpec, Transform, WeightExpr
 from npu_runtime.safetensors_file import SafetensorsFile, write_safetensors
-
-Array = NDArray[Any]
 
 _KIND, _DIGEST, _CONTENTS = "npubin", "transform_digest", "contents"
 _INDEX = "model.safetensors.index.json"
@@ -53,8 +51,9 @@ def _expr(spec: Wanted) -> WeightExpr:
 class Original:
     """A model's original state_dict: key -> a function that reads the tensor."""
 
-    def __init__(self, name: str, shapes: Mapping[str, tuple[int, ...]], load: Callable[[str], Array], *,
-                 stable: bool) -> None:
+    def __init__(
+        self, name: str, shapes: Mapping[str, tuple[int, ...]], load: Callable[[str], Array], *, stable: bool
+    ) -> None:
         self.name = name
         self.stable = stable
         self._shapes = shapes
@@ -67,8 +66,10 @@ class Original:
         wrong = [problem for spec in specs if (problem := self._misfit(spec))]
         if wrong:
             more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
-            raise WeightsMismatchError(f"{self.name} does not fit the program: {'; '.join(wrong[:5])}{more}; use the "
-                                       "weights of the model that was compiled")
+            raise WeightsMismatchError(
+                f"{self.name} does not fit the program: {'; '.join(wrong[:5])}{more}; use the "
+                "weights of the model that was compiled"
+            )
 
     def _misfit(self, spec: Wanted) -> str | None:
         expr = _expr(spec)
@@ -97,7 +98,9 @@ class Prepared:
         try:
             self._contents = msgspec.json.decode(file.metadata.get(_CONTENTS, "{}"), type=dict[str, str])
         except msgspec.DecodeError as error:
-            raise FormatError(f"{self.name}: its metadata is damaged: {error}; prepare the weights again") from None
+            raise FormatError(
+                f"{self.name}: its metadata is damaged: {error}; prepare the weights again"
+            ) from None
         self._names = {content: name for name, content in self._contents.items()}
 
     def check(self, wanted: Iterable[Wanted]) -> None:
@@ -119,12 +122,15 @@ class Prepared:
                 return None
             raise WeightsMismatchError(
                 f"{self.name} was prepared for another program: {spec.name!r} is "
-                f"{'made otherwise' if spec.name in self._contents else 'missing'} there; prepare the weights again "
-                "(doit weights:<model>) or load the original weights")
+                f"{'made otherwise' if spec.name in self._contents else 'missing'} there; prepare the weights "
+                "again (doit weights:<model>) or load the original weights"
+            )
         entry = self._file.entries[name]
         if (entry.shape, entry.dtype) != (spec.shape, spec.dtype):
-            raise FormatError(f"{self.name}: {name!r} is {spec_text(entry.dtype, entry.shape)}, its metadata says "
-                              f"{spec_text(spec.dtype, spec.shape)}; prepare the weights again")
+            raise FormatError(
+                f"{self.name}: {name!r} is {spec_text(entry.dtype, entry.shape)}, its metadata says "
+                f"{spec_text(spec.dtype, spec.shape)}; prepare the weights again"
+            )
         return name
 
 
@@ -139,10 +145,13 @@ class Tensors:
         self._lock = threading.Lock()
 
     def check(self, program: CompiledProgram) -> None:
-        """Raises ``WeightsMismatchError`` unless the source has all that ``program`` needs; cheap when repeated."""
+        """Raises ``WeightsMismatchError`` unless the source has all that ``program`` needs; cheap when
+        repeated."""
         key = msgspec.json.encode([program.transform_digest, program.states])
         if key not in self._checked:
-            self.source.check((*program.transforms, *(state for state in program.states if state.init is not None)))
+            self.source.check(
+                (*program.transforms, *(state for state in program.states if state.init is not None))
+            )
             self._checked.add(key)
 
     def memory(self, transform: Transform) -> Memory:
@@ -164,7 +173,8 @@ class Tensors:
 class Weights:
     """The weights of a model on a device, for any of its programs, and the state of one sequence.
 
-    Its source stays open, and a tensor is prepared when a program first needs it, once per (tensor, transform).
+    Its source stays open, and a tensor is prepared when a program first needs it, once per (tensor,
+    transform).
     """
 
     def __init__(self, tensors: Tensors) -> None:
@@ -188,8 +198,8 @@ class Weights:
             self._fill(spec, memory)
 
     def state(self, spec: StateSpec) -> Memory:
-        """The memory of a state, with its initial content at the first call. Raises ``WeightsMismatchError`` if
-        another program has declared a state of this name differently."""
+        """The memory of a state, with its initial content at the first call. Raises ``WeightsMismatchError``
+        if another program has declared a state of this name differently."""
         known = self._states.get(spec.name)
         if known is None:
             memory = self.device.allocate(nbytes(spec.shape, spec.dtype))
@@ -198,8 +208,9 @@ class Weights:
         elif known[0] != spec:
             raise WeightsMismatchError(
                 f"state {spec.name!r} is {spec_text(known[0].dtype, known[0].shape)} in one program and "
-                f"{spec_text(spec.dtype, spec.shape)} (or initialised otherwise) in another: compile both from the "
-                "same model, or give each its own new_state()")
+                f"{spec_text(spec.dtype, spec.shape)} (or initialised otherwise) in another: compile both "
+                "from the same model, or give each its own new_state()"
+            )
         return known[1]
 
     def _fill(self, spec: StateSpec, memory: Memory) -> None:
@@ -209,15 +220,17 @@ class Weights:
             self.device.write(memory, as_bytes(self.tensors.source.make(spec)))
 
 
-def load_weights(source: str | Path | Mapping[str, object], program: CompiledProgram, device: Backend) -> Weights:
+def load_weights(
+    source: str | Path | Mapping[str, object], program: CompiledProgram, device: Backend
+) -> Weights:
     """The weights of ``program``'s model on ``device``.
 
     ``source``: the model's original state_dict as a safetensors file, as a folder of them, or as a mapping of
-    arrays; or the file that the build prepared, which is recognised. Tensors that the program does not use are
-    ignored.
+    arrays; or the file that the build prepared, which is recognised. Tensors that the program does not use
+    are ignored.
 
-    Raises ``WeightsMismatchError`` naming every tensor that is missing, or if the file was prepared for another
-    program; ``FormatError`` for a damaged file; ``OSError`` for one that cannot be read.
+    Raises ``WeightsMismatchError`` naming every tensor that is missing, or if the file was prepared for
+    another program; ``FormatError`` for a damaged file; ``OSError`` for one that cannot be read.
     """
     tensors = Tensors(_open(source), device)
     tensors.check(program)
@@ -225,11 +238,15 @@ def load_weights(source: str | Path | Mapping[str, object], program: CompiledPro
     return Weights(tensors)
 
 
-def prepare_file(source: str | Path | Mapping[str, object], wanted: Iterable[Transform], path: str | Path) -> None:
-    """Applies ``wanted`` to the original weights ``source`` and writes the prepared safetensors file ``path``.
+def prepare_file(
+    source: str | Path | Mapping[str, object], wanted: Iterable[Transform], path: str | Path
+) -> None:
+    """Applies ``wanted`` to the original weights ``source`` and writes the prepared safetensors file
+    ``path``.
 
-    Equal inputs give equal bytes; the file appears whole or not at all; one tensor at a time is in memory. Transforms
-    of several programs may be given together; equal names must be equal transforms (else ``ValueError``).
+    Equal inputs give equal bytes; the file appears whole or not at all; one tensor at a time is in memory.
+    Transforms of several programs may be given together; equal names must be equal transforms (else
+    ``ValueError``).
 
     Raises as ``load_weights``.
     """
@@ -237,22 +254,34 @@ def prepare_file(source: str | Path | Mapping[str, object], wanted: Iterable[Tra
     unique: dict[str, Transform] = {}
     for spec in wanted:
         if unique.setdefault(spec.name, spec) != spec:
-            raise ValueError(f"two transforms are named {spec.name!r}: names must be unique over all programs")
+            raise ValueError(
+                f"two transforms are named {spec.name!r}: names must be unique over all programs"
+            )
     # sizes that keep the next tensor aligned come first, so that all of these can be mapped to a device
     ordered = sorted(unique.values(), key=lambda spec: (nbytes(spec.shape, spec.dtype) % 128 != 0, spec.name))
     opened.check(ordered)
     contents = {spec.name: transforms.content_key(spec, spec.expr) for spec in ordered}
     write_safetensors(
-        path, {spec.name: (spec.shape, spec.dtype) for spec in ordered},
+        path,
+        {spec.name: (spec.shape, spec.dtype) for spec in ordered},
         ((spec.name, opened.make(spec)) for spec in ordered),
-        {_KIND: "prepared", _DIGEST: transforms.digest(ordered), _CONTENTS: msgspec.json.encode(contents, order="sorted").decode()})
+        {
+            _KIND: "prepared",
+            _DIGEST: transforms.digest(ordered),
+            _CONTENTS: msgspec.json.encode(contents, order="sorted").decode(),
+        },
+    )
 
 
 def _open(source: str | Path | Mapping[str, object]) -> Source:
     if isinstance(source, Mapping):
         arrays = source
-        return Original("the weights", {key: tuple(_shape(value)) for key, value in arrays.items()},
-                        lambda key: to_array(arrays[key]), stable=False)
+        return Original(
+            "the weights",
+            {key: tuple(_shape(value)) for key, value in arrays.items()},
+            lambda key: to_array(arrays[key]),
+            stable=False,
+        )
     path = Path(source)
     if path.is_dir():
         return _open_folder(path)
@@ -275,7 +304,9 @@ def _open_folder(path: Path) -> Source:
     else:
         files = sorted(path.glob("*.safetensors"))
     if not files:
-        raise FormatError(f"{path}: has no .safetensors file; give a safetensors file or a folder that has some")
+        raise FormatError(
+            f"{path}: has no .safetensors file; give a safetensors file or a folder that has some"
+        )
     return _original(str(path), [SafetensorsFile(file) for file in files])
 
 
@@ -284,7 +315,9 @@ def _original(name: str, files: Iterable[SafetensorsFile]) -> Original:
     for file in files:
         for key in file.entries:
             if key in where:
-                raise FormatError(f"{name}: tensor {key!r} is in {where[key].path.name} and in {file.path.name}")
+                raise FormatError(
+                    f"{name}: tensor {key!r} is in {where[key].path.name} and in {file.path.name}"
+                )
             where[key] = file
     shapes = {key: file.entries[key].shape for key, file in where.items()}
     return Original(name, shapes, lambda key: where[key].tensor(key), stable=True)
@@ -303,5 +336,7 @@ def _require(name: str, missing: list[str], present: Iterable[str]) -> None:
     for key in missing:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) if len(missing) <= 20 else []
         lines.append(f"{key} (there is {near[0]})" if near else key)
-    raise WeightsMismatchError(f"{name} lacks {len(missing)} tensor{'s' if len(missing) > 1 else ''} that the "
-                               f"program needs: {', '.join(lines)}; it has {len(known)}: use the weights of the compiled model")
+    raise WeightsMismatchError(
+        f"{name} lacks {len(missing)} tensor{'s' if len(missing) > 1 else ''} that the "
+        f"program needs: {', '.join(lines)}; it has {len(known)}: use the weights of the compiled model"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from npu_runtime.backend import Backend
 from npu_runtime.device import Device, list_devices
 from npu_runtime.null_device import NullDevice

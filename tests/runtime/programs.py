@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import msgspec
+
 from npu_runtime.program import (
     FORMAT_VERSION,
     Buffer,
@@ -65,19 +66,38 @@ def write(name: str) -> BufferArg:
 def make(sources: dict[str, str], **fields: Any) -> CompiledProgram:
     """A program of kernels by entry name; ``fields`` override what is empty by default."""
     files = {f"kernels/{entry}.cl": text for entry, text in sources.items()}
-    kernels = tuple(Kernel(entry, f"kernels/{entry}.cl", hashlib.sha256(text.encode()).hexdigest())
-                    for entry, text in sources.items())
+    kernels = tuple(
+        Kernel(entry, f"kernels/{entry}.cl", hashlib.sha256(text.encode()).hexdigest())
+        for entry, text in sources.items()
+    )
     base = CompiledProgram(
-        format_version=FORMAT_VERSION, model="hand", program="main", target="cpu", profile="test", device_type="any",
-        options=(), symbols=(), guards=(), input_specs=(), output_specs=(), states=(), transforms=(),
-        transform_digest=digest(()), arena_bytes=0, buffers=(), kernels=kernels, steps=(),
-        kernel_sources={"kernels/_prelude.cl": PRELUDE, **files})
+        format_version=FORMAT_VERSION,
+        model="hand",
+        program="main",
+        target="cpu",
+        profile="test",
+        device_type="any",
+        options=(),
+        symbols=(),
+        guards=(),
+        input_specs=(),
+        output_specs=(),
+        states=(),
+        transforms=(),
+        transform_digest=digest(()),
+        arena_bytes=0,
+        buffers=(),
+        kernels=kernels,
+        steps=(),
+        kernel_sources={"kernels/_prelude.cl": PRELUDE, **files},
+    )
     changed = msgspec.structs.replace(base, **fields)
     return msgspec.structs.replace(changed, transform_digest=digest(changed.transforms))
 
 
 def saxpy_square(**fields: Any) -> CompiledProgram:
-    """y = (2x + w[i % 3])^2 and h = 2x + w over x: float32[2, n], 1 <= n <= 1000, through scratch; two outputs."""
+    """y = (2x + w[i % 3])^2 and h = 2x + w over x: float32[2, n], 1 <= n <= 1000, through scratch; two
+    outputs."""
     defaults: dict[str, Any] = {
         "symbols": (Symbol("n", 1, 1000),),
         "input_specs": (IOSpec("x", (2, "n"), "float32"),),
@@ -85,15 +105,24 @@ def saxpy_square(**fields: Any) -> CompiledProgram:
         "transforms": (Transform("w3", (3,), "float32", ["add", ["tensor", "weight"], ["tensor", "bias"]]),),
         "arena_bytes": 8512 + 4,
         "buffers": (
-            Buffer("x", "input", "8*n", "x"), Buffer("w", "weight", 12, "w3"),
+            Buffer("x", "input", "8*n", "x"),
+            Buffer("w", "weight", 12, "w3"),
             Buffer("unused", "scratch", 4, offset=0, first=0, last=2),
             Buffer("hidden", "scratch", 8000, offset=512, first=0, last=2),
-            Buffer("y", "output", "8*n", "y"), Buffer("h", "output", "8*n", "h")),
+            Buffer("y", "output", "8*n", "y"),
+            Buffer("h", "output", "8*n", "h"),
+        ),
         "steps": (
-            Step("saxpy", (read("x"), read("w"), write("hidden"), ScalarArg("2*n")), ("2*n",),
-                 origin=("mul", "add"), cost=StepCost("4*n", "8*n", "8*n")),
+            Step(
+                "saxpy",
+                (read("x"), read("w"), write("hidden"), ScalarArg("2*n")),
+                ("2*n",),
+                origin=("mul", "add"),
+                cost=StepCost("4*n", "8*n", "8*n"),
+            ),
             Step("saxpy", (read("x"), read("w"), write("h"), ScalarArg("2*n")), ("2*n",)),
-            Step("square", (read("hidden"), write("y")), ("n*2",), cost=StepCost("2*n", "8*n", "8*n"))),
+            Step("square", (read("hidden"), write("y")), ("n*2",), cost=StepCost("2*n", "8*n", "8*n")),
+        ),
     }
     return make({"saxpy": SAXPY, "square": SQUARE}, **{**defaults, **fields})
 
@@ -105,10 +134,19 @@ def accumulator(program: str = "main", size: int = 5, **fields: Any) -> Compiled
         "input_specs": (IOSpec("x", (size,), "float32"),),
         "output_specs": (IOSpec("out", (size,), "float32"),),
         "states": (StateSpec("total", (size,), "float32"),),
-        "buffers": (Buffer("x", "input", 4 * size, "x"), Buffer("total", "state", 4 * size, "total"),
-                    Buffer("out", "output", 4 * size, "out")),
-        "steps": (Step("accumulate", (read("x"), BufferArg("total", "rw"), write("out"), ScalarArg(size, "long")),
-                       (8,), (4,)),),
+        "buffers": (
+            Buffer("x", "input", 4 * size, "x"),
+            Buffer("total", "state", 4 * size, "total"),
+            Buffer("out", "output", 4 * size, "out"),
+        ),
+        "steps": (
+            Step(
+                "accumulate",
+                (read("x"), BufferArg("total", "rw"), write("out"), ScalarArg(size, "long")),
+                (8,),
+                (4,),
+            ),
+        ),
     }
     return make({"accumulate": ACCUMULATE}, **{**defaults, **fields})
 
@@ -119,8 +157,11 @@ def embedding(**fields: Any) -> CompiledProgram:
         "symbols": (Symbol("n", 0, 16),),
         "input_specs": (IOSpec("ids", ("n",), "int64", 0, 6), IOSpec("table", (7, 4), "bfloat16")),
         "output_specs": (IOSpec("rows", ("n", 4), "bfloat16"),),
-        "buffers": (Buffer("ids", "input", "8*n", "ids"), Buffer("table", "input", 56, "table"),
-                    Buffer("rows", "output", "8*n", "rows")),
+        "buffers": (
+            Buffer("ids", "input", "8*n", "ids"),
+            Buffer("table", "input", 56, "table"),
+            Buffer("rows", "output", "8*n", "rows"),
+        ),
         "steps": (Step("gather", (read("ids"), read("table"), write("rows")), (4, "n")),),
     }
     return make({"gather": GATHER}, **{**defaults, **fields})
