@@ -35,15 +35,11 @@ def model_files(root: Path) -> dict[str, Path]:
     return {path.stem: path for path in files if not path.name.startswith("_")}
 
 
-def target_names(root: Path) -> list[str]:
-    """The targets that a model may name: the project's own and those that the compiler ships."""
+def target_names() -> list[str]:
+    """The targets that a model may name."""
     from npu_compiler.resources import config_root
-    found = {path.stem for path in (root / "configs" / "targets").glob("*.yaml")}
-    shipped = config_root() / "targets"
-    if shipped.is_dir():
-        names = (entry.name for entry in shipped.iterdir())
-        found |= {name.removesuffix(".yaml") for name in names if name.endswith(".yaml")}
-    return sorted(found)
+    names = (entry.name for entry in (config_root() / "targets").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def load_config(path: Path, root: Path) -> ModelConfig:
@@ -61,7 +57,7 @@ def load_config(path: Path, root: Path) -> ModelConfig:
         config = ModelConfig.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise ConfigError("\n".join(problems_of(error, ModelConfig, source))) from None
-    targets = target_names(root)
+    targets = target_names()
     if config.target not in targets:
         raise ConfigError(f"{source.place(('target',))}: target: unknown target {quoted(config.target)}"
                           f"{suggest(config.target, targets)}")

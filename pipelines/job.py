@@ -8,7 +8,6 @@ and never built by hand or kept for later.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +33,18 @@ ARTIFACTS: Mapping[str, str] = MappingProxyType({
     "report": "{target}/report.html",
 })
 
+#: How lines of a watched stage's standard output begin that are meant for the build's display.
+PROGRESS = "\x1e"
+SAY = "\x1f"
+
 
 @dataclass(frozen=True)
 class Job:
     """One model on one target, and the device that measurements are taken on.
 
     ``device`` is the device's short name in file names ("pocl"); ``selector`` is what to open it with
-    (``npu_runtime.device.Device(job.selector)``; None: the runtime's own choice).
+    (``npu_runtime.device.Device(job.selector)``; None: the runtime's own choice); ``device_id`` is its full name and
+    driver.
     """
 
     root: Path
@@ -48,6 +52,7 @@ class Job:
     target: str
     device: str = "none"
     selector: str | None = None
+    device_id: str = ""
     staging: Path | None = field(default=None, repr=False)
     staged: frozenset[str] = field(default=frozenset(), repr=False)
     watched: bool = field(default=False, repr=False)
@@ -162,8 +167,11 @@ class Job:
         """Tells whoever watches the build what the stage is doing now; ``total`` 0 means unknown."""
         if self.watched:
             share = f"{done}/{total}" if total else "-"
-            sys.stdout.write(f"\x1e{share} {text}\n")
-            sys.stdout.flush()
+            print(f"{PROGRESS}{share} {text}", flush=True)
+
+    def say(self, text: str) -> None:
+        """One line of result that the build shows under the task: "top-1 18/20, top-5 19/20"."""
+        print(f"{SAY if self.watched else ''}{text}", flush=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -1,0 +1,133 @@
+"""``python -m pipelines``: what a build needs beside doit.
+
+    validate                       check all configurations (without PyTorch)
+    schema                         write configs/schema.json, the schema for editors
+    compile MODEL[@TARGET] --to PASS   print the graph after a pass of the compiler
+    run-stage STAGE MODEL[@TARGET]     run one stage now, whether or not it is up to date
+    device TARGET                  print the device that the target is measured on
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pipelines import devices
+from pipelines.config import ConfigError, find_config, load_configs, target_names
+from pipelines.job import Job, write_atomic
+from pipelines.schema import schema
+from pipelines.stages import STAGES
+from pipelines.yaml_source import suggest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 1 for a failure, 2 for a misuse."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("validate")
+    commands.add_parser("schema").add_argument("--check", action="store_true", help="fail if the file is not current")
+    run_stage = commands.add_parser("run-stage")
+    run_stage.add_argument("stage", metavar="STAGE")
+    run_stage.add_argument("model", metavar="MODEL[@TARGET]")
+    run_stage.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
+    compiler = commands.add_parser("compile")
+    compiler.add_argument("model", metavar="MODEL[@TARGET]")
+    compiler.add_argument("--to", metavar="PASS", required=True)
+    compiler.add_argument("--program", default=None)
+    commands.add_parser("device").add_argument("target", metavar="TARGET")
+    options = parser.parse_args(arguments)
+    root = Path.cwd()
+    try:
+        return int(_COMMANDS[options.command](options, root))
+    except Exception as error:  # the message is for people; the traceback for those who ask
+        return _report(error)
+
+
+def job_of(name: str, root: Path) -> Job:
+    """The job that "model" or "model@target" means. Raises ``ConfigError``."""
+    model, _, target = name.partition("@")
+    config = find_config(root, model)
+    targets = target_names()
+    if target and target not in targets:
+        raise ConfigError(f"{name}: unknown target {target}{suggest(target, targets)}")
+    return Job(root, config, target or config.target)
+
+
+def _validate(options: argparse.Namespace, root: Path) -> int:  # noqa: ARG001
+    configs = load_configs(root)
+    print(f"{len(configs)} configurations are valid: {', '.join(configs) or 'there are none in configs/models'}")
+    return 0
+
+
+def _schema(options: argparse.Namespace, root: Path) -> int:
+    path = root / "configs" / "schema.json"
+    text = json.dumps(schema(), indent=2) + "\n"
+    if options.check:
+        current = path.is_file() and path.read_text(encoding="utf-8") == text
+        print(f"{path.name} is {'current' if current else 'out of date; run `python -m pipelines schema`'}")
+        return 0 if current else 1
+    write_atomic(path, text)
+    return 0
+
+
+def _run_stage(options: argparse.Namespace, root: Path) -> int:
+    from pipelines.execute import execute
+    stages = {stage.name: stage for stage in STAGES}
+    if options.stage not in stages:
+        raise ConfigError(f"there is no stage {options.stage}{suggest(options.stage, stages)}")
+    stage = stages[options.stage]
+    job = replace(job_of(options.model, root), watched=options.watched)
+    if stage.device:
+        job = devices.on(job, devices.find(job.target))
+    execute(stage, job)
+    return 0
+
+
+def _compile(options: argparse.Namespace, root: Path) -> int:
+    from npu_compiler.compiler import compile_with_report
+    job = job_of(options.model, root)
+    program = options.program or job.programs[0]
+    if not job.ir(program).is_file():
+        raise ConfigError(f"{options.model}: there is no {job.ir(program).name} yet; run doit extract:{job.config.name}")
+    dumps = compile_with_report(job.ir(program), target=job.target, precision=job.config.precision).dumps
+    named = {name.lstrip("0123456789-"): text for name, text in dumps.items()}
+    if options.to not in named:
+        raise ConfigError(f"there is no pass {options.to}{suggest(options.to, named)}")
+    print(named[options.to])
+    return 0
+
+
+def _device(options: argparse.Namespace, root: Path) -> int:  # noqa: ARG001
+    print(json.dumps(asdict(devices.find(options.target))))
+    return 0
+
+
+_COMMANDS = {"validate": _validate, "schema": _schema, "run-stage": _run_stage, "compile": _compile,
+             "device": _device}
+
+
+def _report(error: Exception) -> int:
+    """Prints an error: one message, or with ``NPU_DEBUG`` the traceback."""
+    from npu_runtime.env import debug_level
+    sys.stdout.flush()
+    if debug_level() >= 1:
+        traceback.print_exception(error)
+    kind = type(error)
+    ours = kind.__module__.partition(".")[0] in ("pipelines", "torch_ir", "npu_compiler", "npu_runtime")
+    if ours:
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        print(f"error: {kind.__name__}: {error} (at {Path(frame.filename).name}:{frame.lineno}; "
+              "NPU_DEBUG=1 shows how it came to this)", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A model's original state_dict, from wherever its configuration says, as a safetensors file."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.packages import FetchError
+from pipelines.schema import Weights
+from pipelines.yaml_source import suggest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def convert(file: Path, weights: Weights, out: Path) -> None:
+    """Writes the state_dict in ``file`` (.safetensors, .pth, .pt or .bin) to ``out``. Pickles are read with
+    ``weights_only``, so none of their code runs. Raises ``FetchError``."""
+    if file.suffix == ".safetensors" and not weights.strip_prefix:
+        _check(file)
+        shutil.copyfile(file, out)
+    else:
+        save(_renamed(_read(file, weights), weights.strip_prefix), out)
+
+
+def save(state: Mapping[str, Tensor], out: Path) -> None:
+    """Writes tensors to ``out``; the same tensors give the same bytes. Tied ones are written once per name."""
+    from safetensors.torch import save_file
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    save_file(tensors, out, metadata={"format": "pt"})
+
+
+def from_torchvision(name: str, weights: Weights, out: Path) -> None:
+    """Downloads a weights enum member of torchvision."""
+    try:
+        from torchvision.models import get_weight
+    except ImportError as error:
+        raise FetchError(f"weights.torchvision: {name} needs torchvision, which does not import here ({error}); "
+                         "install it, or give a checkpoint as weights.file") from None
+    save(_renamed(get_weight(name).get_state_dict(progress=False), weights.strip_prefix), out)
+
+
+def from_huggingface(name: str, weights: Weights, root: Path, out: Path) -> None:
+    """Reads all .safetensors files of a local folder, or of a repository of the hub, as one state_dict."""
+    folder = root / name
+    if not folder.is_dir():
+        try:
+            from huggingface_hub import snapshot_download
+        except ImportError:
+            raise FetchError(f"weights.huggingface: {name} is no folder here, and downloading it needs "
+                             "huggingface_hub, which is not installed") from None
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
+        except Exception as error:  # its errors have no common base
+            raise FetchError(f"weights.huggingface: {name} cannot be downloaded: "
+                             f"{str(error).splitlines()[0]}") from error
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FetchError(f"weights.huggingface: {name} has no .safetensors file")
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state.update(_read(file, weights))
+    save(_renamed(state, weights.strip_prefix), out)
+
+
+def _read(file: Path, weights: Weights) -> dict[str, Tensor]:
+    import torch
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+        _check(file)
+        return load_file(file)
+    if file.suffix not in (".pth", ".pt", ".bin"):
+        raise FetchError(f"{file.name}: only .safetensors, .pth, .pt and .bin files can be read")
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise FetchError(f"{file.name} cannot be read as a checkpoint of tensors alone: "
+                         f"{str(error).strip().splitlines()[0]}") from None
+    for part in (weights.entry or "").split(".") if weights.entry else ():
+        if not isinstance(content, dict) or part not in content:
+            known = list(content) if isinstance(content, dict) else []
+            raise FetchError(f"{file.name}: weights.entry: there is no {weights.entry}"
+                             f"{suggest(part, list(map(str, known))[:20])}")
+        content = content[part]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        inside = [str(key) for key, value in content.items() if isinstance(value, dict)] \
+            if isinstance(content, dict) else []
+        raise FetchError(f"{file.name} is not a state_dict (names to tensors)"
+                         + (f"; weights.entry may be {' or '.join(inside)}" if inside else ""))
+    return content
+
+
+def _check(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            opened.keys()
+    except (SafetensorError, OSError) as error:
+        raise FetchError(f"{file.name} is not a whole safetensors file: {error}") from None
+
+
+def _renamed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}

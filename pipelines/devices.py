@@ -1,0 +1,55 @@
+"""Which device a target's measurements are taken on, without opening OpenCL in the build's own process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipelines.job import Job
+
+
+@dataclass(frozen=True)
+class Found:
+    """A device: its short name in file names, what opens it, and its full name and driver."""
+
+    slug: str
+    selector: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class Absent:
+    """No device, and what to do about it."""
+
+    remedy: str
+
+
+def find(target: str) -> Found:
+    """The device for ``target``: ``NPU_DEVICE``, else one of the target's kind. Opens OpenCL. Raises
+    ``NoDeviceError``."""
+    from npu_compiler.target import load_target
+    from npu_runtime.device import find_device
+    from npu_runtime.env import device_selector
+    kind = load_target(target).device_type
+    # a GPU target is measured on a GPU (nvidia on NVIDIA's); a CPU target runs on whatever is the default device
+    wanted = device_selector() or (None if kind in ("cpu", "any") else target if target == "nvidia" else kind)
+    info = find_device(wanted)
+    slug = info.selector.removesuffix(":0").replace(":", "-")
+    return Found(slug, info.selector, f"{info.name}, {info.platform} {info.driver}, {info.threads} units")
+
+
+def ask(target: str, root: Path) -> Found | Absent:
+    """``find`` in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "pipelines", "device", target], cwd=root, capture_output=True,
+                          text=True, check=False)
+    if done.returncode == 0:
+        return Found(**json.loads(done.stdout.splitlines()[-1]))
+    return Absent((done.stderr.strip().splitlines() or [f"no device for {target}"])[-1].removeprefix("error: "))
+
+
+def on(job: Job, device: Found) -> Job:
+    """``job`` measured on ``device``."""
+    return replace(job, device=device.slug, selector=device.selector, device_id=device.identity)

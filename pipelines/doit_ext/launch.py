@@ -1,0 +1,60 @@
+"""Runs a stage in a process of its own, so that the build never loads PyTorch or opens OpenCL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+
+from npu_runtime.env import debug_level
+from pipelines.doit_ext.session import Running
+from pipelines.job import PROGRESS, SAY, Job
+from pipelines.stages import Stage
+
+
+def launch_child(stage: Stage, job: Job, running: Running) -> str | None:
+    """Runs ``stage`` to its end. Returns the message of its failure, None for success.
+
+    What the stage says about its progress is kept in ``running``; everything else that it prints is shown when it
+    fails or when ``NPU_DEBUG`` is at least 1.
+    """
+    command = [sys.executable, "-m", "pipelines", "run-stage", stage.name, f"{job.config.name}@{job.target}", "--watched"]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, subprocess.Popen(
+            command, cwd=job.root, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
+            errors="replace") as child:
+        try:
+            printed = _follow(child, running)
+            code = child.wait()
+        except BaseException:
+            child.terminate()
+            raise
+        errors.seek(0)
+        said = errors.read()
+    if debug_level() >= 1:
+        running.lines += [*printed, *said.splitlines()]
+    return None if code == 0 else _failure(code, said, printed)
+
+
+def _follow(child: subprocess.Popen[str], running: Running) -> list[str]:
+    printed: list[str] = []
+    for line in child.stdout or ():
+        text = line.rstrip("\n")
+        if text.startswith(PROGRESS):
+            share, _, what = text[1:].partition(" ")
+            running.text = what if share == "-" else f"{what} ({share})"
+        elif text.startswith(SAY):
+            running.lines.append(text[1:])
+        else:
+            printed.append(text)
+    return printed
+
+
+def _failure(code: int, said: str, printed: list[str]) -> str:
+    if code < 0:
+        return f"it was ended by {signal.Signals(-code).name}" + (
+            "; perhaps memory ran out" if -code == signal.SIGKILL else "")
+    start = said.rfind("\nerror: ") + 1 if "\nerror: " in said else 0 if said.startswith("error: ") else -1
+    if start >= 0:
+        return said[start:].removeprefix("error: ").strip()
+    return "\n".join([*printed, *said.splitlines()][-20:]) or f"it ended with status {code}"

@@ -1,0 +1,126 @@
+"""What a build shows: why a task runs, what it is doing, how it ended. Plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar, TextIO
+
+from pipelines.doit_ext.session import Session
+
+#: Reasons shown per task; NPU_DEBUG and `doit info` show all.
+MAX_REASONS = 3
+
+
+class Reporter:
+    """doit's reporter for one ``session``."""
+
+    desc = "one line per task, with its reason"
+    session: ClassVar[Session]
+
+    def __init__(self, outstream: TextIO, options: dict[str, Any]) -> None:  # noqa: ARG002
+        self.out = outstream
+        self.started = time.monotonic()
+        self.counts = {"ran": 0, "up to date": 0, "skipped": 0, "failed": 0}
+        self.errors: list[str] = []
+        self._live: Any = None
+
+    def initialize(self, tasks: dict[str, Any], selected_tasks: list[str]) -> None:
+        """Before anything runs."""
+        groups = frozenset(name for name, task in tasks.items() if task.has_subtask)
+        self.session.start(selected_tasks, {name: task.task_dep for name, task in tasks.items()}, groups)
+
+    def get_status(self, task: Any) -> None:
+        """A task is about to be checked."""
+
+    def execute_task(self, task: Any) -> None:
+        """A task starts."""
+        if not task.actions:
+            return
+        reasons = self.session.reasons.get(task.name, ())
+        more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+        self._write(f"{task.name}: runs, since {'; '.join(reasons[:MAX_REASONS])}{more}")
+        self._watch()
+
+    def add_success(self, task: Any) -> None:
+        """A task has succeeded."""
+        if not task.actions:
+            return
+        self.counts["ran"] += 1
+        running = self.session.running.pop(task.name, None)
+        if running is not None:
+            for line in running.lines:
+                self._write(f"    {line}")
+            self._write(f"{task.name}: done in {time.monotonic() - running.since:.1f} s")
+
+    def add_failure(self, task: Any, fail: Any) -> None:
+        """A task has failed, or cannot run because one before it has."""
+        running = self.session.running.pop(task.name, None)
+        for line in running.lines if running else ():
+            self._write(f"    {line}")
+        if type(fail).__name__ == "UnmetDependency":
+            self._write(f"{task.name}: not run, since {fail.message} failed")
+            return
+        self.counts["failed"] += 1
+        message = fail.message if type(fail).__name__ == "TaskFailed" else fail.get_msg()
+        text = str(message).strip().replace("\n", "\n    ")
+        self._write(f"{task.name}: failed: {text}")
+
+    def skip_uptodate(self, task: Any) -> None:
+        """A task need not run: its outputs stand, or its device is absent."""
+        reason = self.session.skipped.get(task.name)
+        if reason is None:
+            self.counts["up to date"] += 1
+        else:
+            self.counts["skipped"] += 1
+            self._write(f"{task.name}: skipped: {reason}")
+
+    def skip_ignore(self, task: Any) -> None:
+        """The user has told doit to ignore the task."""
+        self._write(f"{task.name}: ignored")
+
+    def cleanup_error(self, exception: Any) -> None:
+        """A clean-up has failed."""
+        self.errors.append(exception.get_msg())
+
+    def runtime_error(self, msg: str) -> None:
+        """doit itself has failed."""
+        self.errors.append(msg)
+
+    def teardown_task(self, task: Any) -> None:
+        """A clean-up starts."""
+
+    def complete_run(self) -> None:
+        """After everything."""
+        if self._live is not None:
+            self._live.stop()
+        for text in self.errors:
+            self._write(text)
+        told = ", ".join(f"{count} {what}" for what, count in self.counts.items() if count)
+        self._write(f"{told or 'nothing to do'} ({time.monotonic() - self.started:.1f} s)")
+
+    def _write(self, text: str) -> None:
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self.out.write(f"{text}\n")
+            self.out.flush()
+
+    def _watch(self) -> None:
+        """On a terminal: a line per running task, with its time and what it is doing."""
+        if self._live is not None or not self.out.isatty():
+            return
+        from rich.console import Console
+        from rich.live import Live
+        console = Console(file=self.out)
+        self._live = Live(console=console, transient=True, refresh_per_second=4, redirect_stdout=False,
+                          redirect_stderr=False, get_renderable=self._picture)
+        self._live.start()
+
+    def _picture(self) -> Any:
+        from rich.spinner import Spinner
+        from rich.table import Table
+        table = Table.grid(padding=(0, 1))
+        for name, running in list(self.session.running.items()):
+            elapsed = time.monotonic() - running.since
+            table.add_row(Spinner("dots"), name, f"{elapsed:.0f} s", running.text)
+        return table

