@@ -238,7 +238,7 @@ class _Extraction:
             elif persistent:
                 mapping[public] = key
             elif public in read:
-                constants[public] = Constant(spec, self._data(key, public) or b"")
+                constants[public] = Constant(spec, self._data(key, public) or b"", key)
         return IR(self._name, inputs, outputs, live, weights, mapping, constants, states, dict(bounds),
                   str(self._torch.__version__))
 

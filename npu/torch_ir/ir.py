@@ -94,10 +94,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A small tensor that is part of the graph. ``data`` is little-endian and row-major."""
+    """A small tensor that is part of the graph. ``data`` is little-endian and row-major.
+
+    ``key`` is its name in the module ("" where it has none): that of a buffer which no state_dict holds, say.
+    """
 
     spec: TensorSpec
     data: bytes = field(repr=False)
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,13 @@ class _Writer:
         ir = self._ir
         nodes = self._nodes()
         persistent = {name: state.key for name, state in ir.states.items() if state.persistent}
-        mapping = {**ir.weight_name_mapping, **persistent, **{name: name for name in ir.constants}}
-        weights = {**ir.weights, **{name: constant.spec for name, constant in ir.constants.items()}}
-        clash = ir.weights.keys() & ir.constants.keys()
+        constants = {constant.key or name: constant for name, constant in ir.constants.items()}
+        constant_keys = {name: constant.key or name for name, constant in ir.constants.items()}
+        clash = ir.weights.keys() & constants.keys()
         if clash:
             raise IRError(f"{ir.name}: {', '.join(sorted(clash))} is a weight and a constant; rename the constant")
+        mapping = {**ir.weight_name_mapping, **persistent, **constant_keys}
+        weights = {**ir.weights, **{key: constant.spec for key, constant in constants.items()}}
         outputs = [{**self._tensor(self._file_names.get(output.value, output.value), self._values[output.value]),
                     "output_name": output.name} for output in ir.outputs]
         file: dict[str, Any] = {
@@ -153,8 +156,8 @@ class _Writer:
             "nodes": nodes,
         }
         if ir.constants:
-            file["constants"] = {name: {"data": to_nested(constant), "dtype": constant.spec.dtype}
-                                 for name, constant in ir.constants.items()}
+            file["constants"] = {key: {"data": to_nested(constant), "dtype": constant.spec.dtype}
+                                 for key, constant in constants.items()}
         file["ir_version"] = ir.ir_version
         file["symbols"] = [{"name": name, "lower": low, "upper": high} for name, (low, high) in ir.symbols.items()]
         file["states"] = [self._state(name, state) for name, state in ir.states.items()]
@@ -236,7 +239,8 @@ class _Reader:
         constants: dict[str, Constant] = {}
         for name, key in entry.weight_name_mapping.items():
             if key in entry.constants and name not in states:
-                constants[name] = _constant(entry.constants[key], weights.get(key), name)
+                constant = _constant(entry.constants[key], weights.get(key), name)
+                constants[name] = replace(constant, key="" if key == name else key)
         mapping = {name: key for name, key in entry.weight_name_mapping.items()
                    if name not in constants and name not in states}
         kept = {key: spec for key, spec in weights.items()
