@@ -18,8 +18,11 @@ from pipelines.schema import Dataset, Preprocess
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
-_FILTERS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
-            "bicubic": Image.Resampling.BICUBIC}
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 
 class DatasetError(ValueError):
@@ -43,11 +46,14 @@ def load_samples(folder: Path, dataset: Dataset) -> Iterator[Sample]:
     """
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if not files:
-        raise DatasetError(f"the data set {dataset.package} {dataset.version} has no file in {folder.name}/; "
-                           f"check verify.dataset.files ({dataset.files}) and fetch it again")
+        raise DatasetError(
+            f"the data set {dataset.package} {dataset.version} has no file in {folder.name}/; "
+            f"check verify.dataset.files ({dataset.files}) and fetch it again"
+        )
     for path in files:
-        yield Sample(path, label_of(path.name, dataset.labels), preprocess(open_picture(path),
-        dataset.preprocess))
+        yield Sample(
+            path, label_of(path.name, dataset.labels), preprocess(open_picture(path), dataset.preprocess)
+        )
 
 
 def label_of(name: str, pattern: str | None) -> int | None:
@@ -81,8 +87,10 @@ def preprocess(picture: Image.Image, how: Preprocess) -> Array:
         picture = picture.resize(size, _FILTERS[how.interpolation])
     if how.crop is not None:
         if how.crop > min(picture.size):
-            raise DatasetError(f"preprocess.crop {how.crop} is above the "
-                               f"picture ({picture.width}x{picture.height}); resize it to {how.crop} or more")
+            raise DatasetError(
+                f"preprocess.crop {how.crop} is above the "
+                f"picture ({picture.width}x{picture.height}); resize it to {how.crop} or more"
+            )
         picture = _centre(picture, how.crop)
     pixels: Array = np.asarray(picture, np.float32) * np.float32(how.scale)
     pixels = (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)

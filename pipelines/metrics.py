@@ -50,8 +50,14 @@ class ErrorSum:
         snr = None
         if self._noise:
             snr = 10 * math.log10(self._signal / self._noise) if self._signal else LOWEST_SNR
-        return ErrorStats(self._max_abs, self._sum_abs / max(self._elements, 1),
-                          self._max_abs / (self._reference_max or 1.0), snr, self._elements, self._mismatched)
+        return ErrorStats(
+            self._max_abs,
+            self._sum_abs / max(self._elements, 1),
+            self._max_abs / (self._reference_max or 1.0),
+            snr,
+            self._elements,
+            self._mismatched,
+        )
 
 
 def error_stats(found: Array, reference: Array) -> ErrorStats:
@@ -84,15 +90,22 @@ def accuracy(images: Sequence[ImageCheck]) -> Accuracy:
     """Counts over the images; those without a label count as images only."""
 
     def hits(attribute: str, depth: int) -> int:
-        return sum(image.label in [guess.index for guess in getattr(image, attribute)[:depth]] for image in
-        images)
+        return sum(
+            image.label in [guess.index for guess in getattr(image, attribute)[:depth]] for image in images
+        )
 
     return Accuracy(
-        images=len(images), top1=hits("found", 1), top5=hits("found", 5),
-        reference_top1=hits("expected", 1), reference_top5=hits("expected", 5),
+        images=len(images),
+        top1=hits("found", 1),
+        top5=hits("found", 5),
+        reference_top1=hits("expected", 1),
+        reference_top5=hits("expected", 5),
         agree_top1=sum(image.agrees for image in images),
-        agree_top5=sum({guess.index for guess in image.found} == {guess.index for guess in image.expected}
-                       for image in images))
+        agree_top5=sum(
+            {guess.index for guess in image.found} == {guess.index for guess in image.expected}
+            for image in images
+        ),
+    )
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:

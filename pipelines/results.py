@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from pipelines.job import write_atomic
+
+if TYPE_CHECKING:
+    from npu_runtime.device import Device
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -104,7 +112,6 @@ class VerifyResult(Record, frozen=True):
     target: str
     passed: bool
     tolerance: dict[str, float | None]
-    weights: dict[str, object]
     checks: tuple[TensorCheck, ...]
     environment: Environment
     programs: dict[str, str]
@@ -211,6 +218,10 @@ class HistoryLine(Record, frozen=True):
     programs: dict[str, tuple[float, float, float]]
     digests: dict[str, str]
 
+    def comparable(self, bench: BenchResult) -> bool:
+        """Whether it was taken on the device and with the number of threads of ``bench``."""
+        return (self.device, self.threads) == (bench.environment.device, bench.environment.threads)
+
 
 Result = TypeVar("Result", bound=Record)
 
@@ -237,3 +248,40 @@ def read_history(path: Path) -> tuple[HistoryLine, ...]:
         except msgspec.DecodeError:
             continue
     return tuple(lines)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def environment_of(device: Device, packages: tuple[str, ...]) -> Environment:
+    """This machine with an opened device, and the versions of ``packages`` and of npubin where installed."""
+    versions = {}
+    for package in ("npubin", *packages):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return Environment(
+        device=device.name,
+        driver=device.driver,
+        platform=device.info.platform,
+        threads=device.threads,
+        cpu=_processor(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        versions=versions,
+    )
+
+
+def _processor() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        names = [
+            line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{name}, {cores} cores"

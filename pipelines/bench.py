@@ -1,0 +1,263 @@
+"""Stage ``bench``: latency, throughput, time per kernel, memory, and the time to a first result."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+import npu_runtime
+from npu_runtime.device import Device
+from npu_runtime.dtypes import nbytes
+from npu_runtime.executor import Executor, StepTime
+from npu_runtime.profiler import Profiler
+from npu_runtime.program import CompiledProgram
+from npu_runtime.symbols import bind, evaluate
+from npu_runtime.weight_loader import Weights, load_weights
+from pipelines.inputs import Array, made_up_inputs, upper_sizes
+from pipelines.job import Job
+from pipelines.results import (
+    BenchResult,
+    Block,
+    FirstResult,
+    HistoryLine,
+    KernelTime,
+    Memory,
+    ProgramBench,
+    environment_of,
+    file_digest,
+    write_result,
+)
+
+#: Runs with every kernel timed, at most.
+PROFILED_RUNS = 10
+
+#: Run by a fresh interpreter: the files' names and the inputs' specs in, seconds and bytes out.
+FIRST_RESULT = """
+import time
+start = time.perf_counter()
+import json, sys
+import numpy as np
+from npu_runtime.device import Device
+from npu_runtime.dtypes import numpy_dtype
+from npu_runtime.executor import Executor
+from npu_runtime.program import CompiledProgram
+from npu_runtime.weight_loader import load_weights
+imported = time.perf_counter()
+given = json.loads(sys.argv[1])
+device = Device(given["selector"], threads=given["threads"])
+program = CompiledProgram.load(given["program"])
+executor = Executor(program, device)
+weights = load_weights(given["weights"], program, device)
+loaded = time.perf_counter()
+inputs = {name: np.zeros(shape, numpy_dtype(dtype)) for name, shape, dtype in given["inputs"]}
+outputs = {name: buffer.to_numpy() for name, buffer in executor.run(inputs, weights).items()}
+done = time.perf_counter()
+import resource
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+times = {"imports": imported - start, "load": loaded - imported, "run": done - loaded}
+print(json.dumps({**times, "peak": peak}))
+"""
+
+
+class BenchError(ValueError):
+    """A measurement could not be taken."""
+
+
+def run(job: Job) -> None:
+    """Makes ``bench_result`` and appends to ``history``."""
+    device = Device(job.selector, threads=job.config.bench.threads)
+    programs = tuple(_bench_program(job, name, device) for name in job.programs)
+    result = BenchResult(
+        model=job.config.name,
+        target=job.target,
+        precision=job.config.precision,
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        programs=programs,
+        environment=environment_of(device, ("numpy", "pyopencl")),
+    )
+    write_result(job.bench_result, result)
+    append_history(job.history, result)
+    job.say(", ".join(_summary(program, len(programs) > 1) for program in programs))
+
+
+def append_history(path: Path, result: BenchResult) -> None:
+    """Adds one line to the history of benchmarks, in one write."""
+    environment = result.environment
+    line = HistoryLine(
+        when=result.when,
+        device=environment.device,
+        driver=environment.driver,
+        threads=environment.threads,
+        programs={item.program: (item.median_ms, item.p10_ms, item.p90_ms) for item in result.programs},
+        digests={item.program: item.digest for item in result.programs},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(line) + b"\n")
+
+
+def largest_live(blocks: Sequence[Block]) -> int:
+    """The most bytes of ``blocks`` that are alive at one step."""
+    steps = range(max((block.last for block in blocks), default=-1) + 1)
+    return max(
+        (sum(block.nbytes for block in blocks if block.first <= step <= block.last) for step in steps),
+        default=0,
+    )
+
+
+def kernel_times(program: CompiledProgram, runs: Sequence[Sequence[StepTime]]) -> tuple[KernelTime, ...]:
+    """The profiled runs by kernel, in the order of first launch; all numbers are per run."""
+    spent: dict[str, float] = {}
+    calls: dict[str, int] = {}
+    flops: dict[str, int] = {}
+    moved: dict[str, int] = {}
+    origin: dict[str, dict[str, None]] = {}
+    for item in (item for each in runs for item in each):
+        step = program.steps[item.step]
+        name, cost = step.kernel, step.cost
+        spent[name] = spent.get(name, 0.0) + (item.end - item.start) / 1e3
+        calls[name] = calls.get(name, 0) + 1
+        flops[name] = flops.get(name, 0) + evaluate(cost.flops, item.values)
+        moved[name] = moved.get(name, 0) + sum(
+            evaluate(size, item.values) for size in (cost.bytes_read, cost.bytes_written)
+        )
+        origin.setdefault(name, {}).update(dict.fromkeys(step.origin))
+    count = max(len(runs), 1)
+    return tuple(
+        KernelTime(
+            name,
+            calls[name] // count,
+            spent[name] / count,
+            flops[name] // count,
+            moved[name] // count,
+            tuple(origin[name]),
+        )
+        for name in spent
+    )
+
+
+def time_runs(job: Job, executor: Executor, inputs: Mapping[str, Array], weights: Weights) -> list[float]:
+    """Milliseconds of each run that counts: from inputs in host memory to outputs in host memory."""
+    knobs = job.config.bench
+    samples = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(knobs.warmup + knobs.repeats):
+            start = time.perf_counter_ns()
+            for buffer in executor.run(inputs, weights).values():
+                buffer.to_numpy()
+            elapsed = (time.perf_counter_ns() - start) / 1e6
+            if number >= knobs.warmup:
+                samples.append(elapsed)
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
+def _bench_program(job: Job, name: str, device: Device) -> ProgramBench:
+    knobs, config = job.config.bench, job.config.programs[name]
+    job.progress(f"{name}: loading")
+    program = CompiledProgram.load(job.npubin(name))
+    executor = Executor(program, device)
+    weights = load_weights(job.prepared_weights, program, device)
+    sizes = upper_sizes(job.config, knobs.sizes)
+    inputs = made_up_inputs(config, sizes, (job.config.verify.seed,))
+    shapes = {key: value.shape for key, value in inputs.items()}
+    job.progress(f"{name}: {knobs.repeats} runs")
+    samples = time_runs(job, executor, inputs, weights)
+    kernels: tuple[KernelTime, ...] = ()
+    if knobs.profile:
+        job.progress(f"{name}: timing every kernel")
+        profiler = Profiler(executor)
+        for _ in range(min(knobs.repeats, PROFILED_RUNS) + 1):
+            profiler.run(inputs, weights)
+        kernels = kernel_times(program, profiler.runs[1:])
+    job.progress(f"{name}: first result of a fresh process")
+    first, peak = first_result(job, name, inputs)
+    values = bind(program, shapes)
+    first_shape = next(iter(shapes.values()))
+    batch = first_shape[0] if first_shape else 1
+    median, p10, p90 = (float(np.percentile(samples, percent)) for percent in (50, 10, 90))
+    return ProgramBench(
+        program=name,
+        digest=file_digest(job.npubin(name)),
+        symbols={symbol: sizes[symbol] for symbol in config.symbols},
+        inputs=shapes,
+        batch=batch,
+        warmup=knobs.warmup,
+        samples_ms=tuple(round(sample, 4) for sample in samples),
+        median_ms=median,
+        p10_ms=p10,
+        p90_ms=p90,
+        throughput=batch / median * 1e3,
+        flops=sum(evaluate(step.cost.flops, values) for step in program.steps),
+        kernels=kernels,
+        memory=memory_of(program, peak),
+        first_result=first,
+    )
+
+
+def memory_of(program: CompiledProgram, peak: int) -> Memory:
+    """Where the memory of a program goes; ``peak`` is that of a process that ran it, in bytes."""
+    blocks = tuple(
+        Block(buffer.name, buffer.offset, evaluate(buffer.nbytes, {}), buffer.first, buffer.last)
+        for buffer in program.buffers
+        if buffer.kind == "scratch"
+    )
+    return Memory(
+        arena=program.arena_bytes,
+        largest_live=largest_live(blocks),
+        weights=sum(nbytes(transform.shape, transform.dtype) for transform in program.transforms),
+        states=sum(nbytes(state.shape, state.dtype) for state in program.states),
+        peak_process=peak,
+        steps=len(program.steps),
+        blocks=blocks,
+    )
+
+
+def first_result(job: Job, name: str, inputs: Mapping[str, Array]) -> tuple[FirstResult, int]:
+    """The times of a fresh process, and its peak memory in bytes. One that does not count fills the
+    caches."""
+    given = {
+        "selector": job.selector,
+        "threads": job.config.bench.threads,
+        "program": str(job.npubin(name)),
+        "weights": str(job.prepared_weights),
+        "inputs": [(key, value.shape, value.dtype.name) for key, value in inputs.items()],
+    }
+    source = str(Path(npu_runtime.__file__).resolve().parents[1])
+    paths = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST_RESULT, json.dumps(given)],
+            text=True,
+            check=False,
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": paths},
+            timeout=600,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise BenchError(f"{job.label}: a fresh process could not run {name}: {last}")
+    times = json.loads(done.stdout.splitlines()[-1])
+    peak = times.pop("peak")
+    return FirstResult(**times), peak
+
+
+def _summary(program: ProgramBench, named: bool) -> str:
+    return (
+        f"{program.program + ' ' if named else ''}{program.median_ms:.2f} ms "
+        f"(p10 {program.p10_ms:.2f}, p90 {program.p90_ms:.2f})"
+    )

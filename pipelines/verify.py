@@ -1,0 +1,332 @@
+"""Stage ``verify``: the compiled programs against eager PyTorch in float32, on made-up inputs and on a data
+set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from npu_runtime.device import Device
+from npu_runtime.executor import Executor
+from npu_runtime.program import CompiledProgram
+from npu_runtime.weight_loader import Weights, load_weights
+from pipelines import factory
+from pipelines.datasets import DatasetError, load_samples, thumbnail
+from pipelines.fingerprint import Observed
+from pipelines.first_jump import first_jump
+from pipelines.inputs import Array, checked_sizes, made_up_inputs, shape_of, upper_sizes
+from pipelines.job import Job
+from pipelines.metrics import ErrorSum, accuracy, agreement, error_stats, guesses
+from pipelines.reference import Reference
+from pipelines.results import (
+    ImageCheck,
+    TensorCheck,
+    VerifyResult,
+    environment_of,
+    file_digest,
+    write_result,
+)
+from pipelines.schema import Dataset, VerifyKnobs
+
+MADE_UP, IMAGES = "made-up inputs", "images"
+
+
+class VerifyError(ValueError):
+    """The compiled programs are not PyTorch's model."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One set of inputs: their kind, the symbols' values, and the inputs of each program up to the one at
+    hand."""
+
+    case: str
+    sizes: Mapping[str, int]
+    inputs: Mapping[str, Mapping[str, Array]]
+
+
+@dataclass
+class Comparison:
+    """An output or a state of a program over the runs of a case; the setting of its worst run is kept."""
+
+    program: str
+    name: str
+    kind: str
+    setting: Setting
+    shape: tuple[int, ...]
+    errors: ErrorSum = field(default_factory=ErrorSum)
+    worst: float = -1.0
+    top1: list[float] = field(default_factory=list)
+    top5: list[float] = field(default_factory=list)
+    runs: int = 0
+
+    def add(self, found: Array, expected: Array, setting: Setting) -> None:
+        self.errors.add(found, expected)
+        self.runs += 1
+        stats = error_stats(found, expected)
+        relative = stats.max_relative if not stats.mismatched else float("inf")
+        if relative > self.worst:
+            self.worst, self.setting = relative, setting
+        if is_scores(expected) and not stats.mismatched:
+            self.top1.append(agreement(found, expected, 1))
+            self.top5.append(agreement(found, expected, 5))
+
+    def check(self) -> TensorCheck:
+        """What the result file says of it."""
+        return TensorCheck(
+            self.program,
+            self.name,
+            self.kind,
+            self.setting.case,
+            dict(self.setting.sizes),
+            self.shape,
+            self.runs,
+            self.errors.stats(),
+            float(np.mean(self.top1)) if self.top1 else None,
+            float(np.mean(self.top5)) if self.top5 else None,
+        )
+
+
+class Compiled:
+    """The compiled programs of a job on its device, with one set of weights."""
+
+    def __init__(self, job: Job) -> None:
+        self.device = Device(job.selector)
+        self.programs = {name: CompiledProgram.load(job.npubin(name)) for name in job.programs}
+        self.executors = {name: Executor(program, self.device) for name, program in self.programs.items()}
+        self.weights = load_weights(job.prepared_weights, next(iter(self.programs.values())), self.device)
+
+    def run(self, name: str, inputs: Mapping[str, Array], weights: Weights) -> dict[str, Array]:
+        """The outputs as arrays, in their order."""
+        return {
+            output: buffer.to_numpy() for output, buffer in self.executors[name].run(inputs, weights).items()
+        }
+
+    def states(self, name: str, weights: Weights) -> Iterator[tuple[str, Array]]:
+        """Every state of a program with its content now."""
+        for spec in self.programs[name].states:
+            yield spec.name, read_state(self.device, weights, spec)
+
+
+def run(job: Job) -> Observed:
+    """Makes ``verify_result``. Raises ``VerifyError`` past the tolerance, naming where the error first
+    appears."""
+    knobs = job.config.verify
+    compiled, reference = Compiled(job), Reference(job.config, job.source_weights)
+    comparisons: dict[tuple[Any, ...], Comparison] = {}
+    settings = list(checked_sizes(job.config))
+    for number, sizes in enumerate(settings):
+        for sample in range(knobs.samples):
+            job.progress("made-up inputs", number * knobs.samples + sample, len(settings) * knobs.samples)
+            _compare_made_up(job, compiled, reference, sizes, sample, comparisons)
+    images: list[ImageCheck] = []
+    if knobs.dataset is not None:
+        images = list(_compare_images(job, knobs.dataset, compiled, reference, comparisons))
+    checks = tuple(comparison.check() for comparison in comparisons.values())
+    labelled = knobs.dataset is not None and knobs.dataset.labels is not None
+    result = VerifyResult(
+        model=job.config.name,
+        target=job.target,
+        passed=True,
+        tolerance={
+            name: getattr(knobs, name)
+            for name in ("max_relative_error", "min_snr_db", "min_top1", "min_top5")
+        },
+        checks=checks,
+        environment=environment_of(compiled.device, ("torch", "numpy", "pillow")),
+        programs={name: file_digest(job.npubin(name)) for name in job.programs},
+        dataset=f"{len(images)} images of {knobs.dataset.package} {knobs.dataset.version}"
+        if knobs.dataset
+        else "",
+        images=tuple(images),
+        accuracy=accuracy(images) if images else None,
+    )
+    for comparison in comparisons.values():
+        problem = problem_of(comparison.check(), knobs)
+        if problem:
+            raise VerifyError(f"{job.label}: {problem}{_place(job, compiled, reference, comparison)}")
+    _require_accuracy(job.label, result, knobs)
+    write_result(job.verify_result, result)
+    job.say(_summary(result, labelled))
+    return factory.observed(job.root)
+
+
+def problem_of(check: TensorCheck, knobs: VerifyKnobs) -> str | None:
+    """What is wrong with a comparison; None if it is within the tolerance."""
+    where = f"{check.program}.{check.name} on {check.case}" + "".join(
+        f", {name} = {size}" for name, size in check.symbols.items()
+    )
+    errors = check.errors
+    if errors.mismatched:
+        return (
+            f"{where}: {errors.mismatched} of {errors.elements} values are infinite or NaN on one side only"
+        )
+    if errors.max_relative > knobs.max_relative_error:
+        return (
+            f"{where} differs from PyTorch by {errors.max_relative:.2e} of its largest value; "
+            f"verify.max_relative_error allows {knobs.max_relative_error:.2e}"
+        )
+    if knobs.min_snr_db is not None and errors.snr_db is not None and errors.snr_db < knobs.min_snr_db:
+        return (
+            f"{where} has an SNR of {errors.snr_db:.1f} dB; verify.min_snr_db asks for {knobs.min_snr_db:.1f}"
+        )
+    return None
+
+
+def is_scores(values: Array) -> bool:
+    """Whether ``values`` look like class scores: rows of at least ten floats."""
+    return values.ndim == 2 and values.shape[1] >= 10 and values.dtype.kind not in "iub"
+
+
+def read_state(device: Device, weights: Weights, spec: Any) -> Array:
+    """The content of a state as an array."""
+    from npu_runtime.dtypes import numpy_dtype
+
+    array = np.empty(spec.shape, numpy_dtype(spec.dtype))
+    device.read(weights.state(spec), array.reshape(-1).view(np.uint8))
+    return array
+
+
+def _compare_made_up(
+    job: Job,
+    compiled: Compiled,
+    reference: Reference,
+    sizes: Mapping[str, int],
+    sample: int,
+    comparisons: dict[tuple[Any, ...], Comparison],
+) -> None:
+    """All programs in their order, over one fresh state."""
+    weights = compiled.weights.new_state()
+    reference.reset()
+    inputs: dict[str, Mapping[str, Array]] = {}
+    for number, (name, program) in enumerate(job.config.programs.items()):
+        inputs[name] = made_up_inputs(program, sizes, (job.config.verify.seed, sample, number))
+        setting = Setting(MADE_UP, {size: sizes[size] for size in program.symbols}, dict(inputs))
+        found = compiled.run(name, inputs[name], weights)
+        expected = reference.call(program.method, inputs[name])
+        _add_outputs(job, name, setting, found, expected, comparisons)
+        for key, content in compiled.states(name, weights):
+            _add(name, key, "state", setting, content, reference.state(key), comparisons)
+
+
+def _compare_images(
+    job: Job,
+    dataset: Dataset,
+    compiled: Compiled,
+    reference: Reference,
+    comparisons: dict[tuple[Any, ...], Comparison],
+) -> Iterator[ImageCheck]:
+    """The first program on every image, in batches as large as it takes."""
+    name, program = next(iter(job.config.programs.items()))
+    taking = dataset.input or next(iter(program.inputs))
+    first = program.inputs[taking].shape[0]
+    batch = first if isinstance(first, int) else program.symbols[first].max
+    samples = list(load_samples(job.dataset_dir, dataset))
+    sizes = {**upper_sizes(job.config, {}), **({first: batch} if isinstance(first, str) else {})}
+    for start in range(0, len(samples), batch):
+        job.progress("images", start, len(samples))
+        group = samples[start : start + batch]
+        pixels = np.concatenate([group[index % len(group)].pixels for index in range(batch)])
+        shape = shape_of(program.inputs[taking], sizes)
+        if pixels.shape != shape:
+            raise DatasetError(
+                f"{job.label}: an image becomes {list(pixels.shape)} and input {taking} takes "
+                f"{list(shape)}; change verify.dataset.preprocess or the input's shape"
+            )
+        inputs = {**made_up_inputs(program, sizes, (job.config.verify.seed,)), taking: pixels}
+        reference.reset()
+        found = compiled.run(name, inputs, compiled.weights.new_state())
+        expected = reference.call(program.method, inputs)
+        setting = Setting(IMAGES, {size: sizes[size] for size in program.symbols}, {name: inputs})
+        _add_outputs(job, name, setting, found, expected, comparisons)
+        scores = next(
+            (output for output, values in zip(found, expected, strict=True) if is_scores(values)), None
+        )
+        if scores is None:
+            continue
+        theirs = dict(zip(found, expected, strict=True))[scores]
+        for index, sample in enumerate(group):
+            yield ImageCheck(
+                sample.path.name,
+                sample.label,
+                guesses(theirs[index]),
+                guesses(found[scores][index]),
+                error_stats(found[scores][index], theirs[index]).max_abs,
+                thumbnail(sample.path),
+            )
+
+
+def _add_outputs(
+    job: Job,
+    program: str,
+    setting: Setting,
+    found: Mapping[str, Array],
+    expected: Sequence[Array],
+    comparisons: dict[tuple[Any, ...], Comparison],
+) -> None:
+    if len(found) != len(expected):
+        raise VerifyError(
+            f"{job.label}: program {program} has {len(found)} outputs ({', '.join(found)}), PyTorch's "
+            f"{len(expected)}; extract it again"
+        )
+    for (output, ours), theirs in zip(found.items(), expected, strict=True):
+        _add(program, output, "output", setting, ours, theirs, comparisons)
+
+
+def _add(
+    program: str,
+    name: str,
+    kind: str,
+    setting: Setting,
+    found: Array,
+    expected: Array,
+    comparisons: dict[tuple[Any, ...], Comparison],
+) -> None:
+    if found.shape != expected.shape:
+        raise VerifyError(
+            f"{program}.{name} has shape {list(found.shape)}, PyTorch's {list(expected.shape)}; "
+            "extract and compile it again"
+        )
+    key = (program, name, kind, setting.case, tuple(setting.sizes.items()))
+    comparison = comparisons.setdefault(key, Comparison(program, name, kind, setting, found.shape))
+    comparison.add(found, expected, setting)
+
+
+def _place(job: Job, compiled: Compiled, reference: Reference, comparison: Comparison) -> str:
+    """Where the error of a comparison first appears, as the rest of a message."""
+    try:
+        jump = first_jump(job, compiled, reference, comparison.program, comparison.setting.inputs)
+    except (ValueError, RuntimeError) as error:
+        return f". Where it first appears could not be found: {error}"
+    return f". {jump}" if jump else ". No single value stands out: the error grows step by step"
+
+
+def _require_accuracy(label: str, result: VerifyResult, knobs: VerifyKnobs) -> None:
+    found = result.accuracy
+    if found is None:
+        return
+    for name, wanted, count, reference in (
+        ("top1", knobs.min_top1, found.top1, found.reference_top1),
+        ("top5", knobs.min_top5, found.top5, found.reference_top5),
+    ):
+        if wanted is not None and count < wanted * found.images - 1e-9:
+            raise VerifyError(
+                f"{label}: {count} of {found.images} images have the right class in the {name}; "
+                f"verify.min_{name} asks for {wanted:.0%} (PyTorch gets {reference} right)"
+            )
+
+
+def _summary(result: VerifyResult, labelled: bool) -> str:
+    worst = max(result.checks, key=lambda check: check.errors.max_relative)
+    text = f"relative error {worst.errors.max_relative:.1e}"
+    if worst.errors.snr_db is not None:
+        text += f", SNR {worst.errors.snr_db:.0f} dB"
+    if result.accuracy is not None:
+        found = result.accuracy
+        text += f", same top-1 as PyTorch on {found.agree_top1}/{found.images} images"
+        if labelled:
+            text += f", top-1 {found.top1}/{found.images}, top-5 {found.top5}/{found.images}"
+    return text
