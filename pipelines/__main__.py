@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("validate")
-    commands.add_parser("schema").add_argument("--check", action="store_true", help="fail if the file is not current")
+    schema_command = commands.add_parser("schema")
+    schema_command.add_argument("--check", action="store_true", help="fail if the file is not current")
     run_stage = commands.add_parser("run-stage")
     run_stage.add_argument("stage", metavar="STAGE")
     run_stage.add_argument("model", metavar="MODEL[@TARGET]")
@@ -61,7 +62,8 @@ def job_of(name: str, root: Path) -> Job:
 
 def _validate(options: argparse.Namespace, root: Path) -> int:  # noqa: ARG001
     configs = load_configs(root)
-    print(f"{len(configs)} configurations are valid: {', '.join(configs) or 'there are none in configs/models'}")
+    names = ", ".join(configs) or "there are none in configs/models"
+    print(f"{len(configs)} configurations are valid: {names}")
     return 0
 
 
@@ -94,7 +96,8 @@ def _compile(options: argparse.Namespace, root: Path) -> int:
     job = job_of(options.model, root)
     program = options.program or job.programs[0]
     if not job.ir(program).is_file():
-        raise ConfigError(f"{options.model}: there is no {job.ir(program).name} yet; run doit extract:{job.config.name}")
+        raise ConfigError(f"{options.model}: there is no {job.ir(program).name} yet; "
+                          f"run doit extract:{job.config.name}")
     dumps = compile_with_report(job.ir(program), target=job.target, precision=job.config.precision).dumps
     named = {name.lstrip("0123456789-"): text for name, text in dumps.items()}
     if options.to not in named:

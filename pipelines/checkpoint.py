@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -27,20 +28,22 @@ def convert(file: Path, weights: Weights, out: Path) -> None:
 
 
 def save(state: Mapping[str, Tensor], out: Path) -> None:
-    """Writes tensors to ``out``; the same tensors give the same bytes. Tied ones are written once per name."""
+    """Writes tensors to ``out``; the same tensors give the same bytes. Tied ones are written once per
+    name."""
     from safetensors.torch import save_file
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     save_file(tensors, out, metadata={"format": "pt"})
+    out.chmod(0o644)
 
 
 def from_torchvision(name: str, weights: Weights, out: Path) -> None:
     """Downloads a weights enum member of torchvision."""
     try:
-        from torchvision.models import get_weight
+        models = importlib.import_module("torchvision.models")
     except ImportError as error:
-        raise FetchError(f"weights.torchvision: {name} needs torchvision, which does not import here ({error}); "
-                         "install it, or give a checkpoint as weights.file") from None
-    save(_renamed(get_weight(name).get_state_dict(progress=False), weights.strip_prefix), out)
+        raise FetchError(f"weights.torchvision: {name} needs torchvision, which does not import here "
+                         f"({error}); install it, or give a checkpoint as weights.file") from None
+    save(_renamed(models.get_weight(name).get_state_dict(progress=False), weights.strip_prefix), out)
 
 
 def from_huggingface(name: str, weights: Weights, root: Path, out: Path) -> None:
@@ -48,12 +51,12 @@ def from_huggingface(name: str, weights: Weights, root: Path, out: Path) -> None
     folder = root / name
     if not folder.is_dir():
         try:
-            from huggingface_hub import snapshot_download
+            hub = importlib.import_module("huggingface_hub")
         except ImportError:
             raise FetchError(f"weights.huggingface: {name} is no folder here, and downloading it needs "
                              "huggingface_hub, which is not installed") from None
         try:
-            folder = Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
+            folder = Path(hub.snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
         except Exception as error:  # its errors have no common base
             raise FetchError(f"weights.huggingface: {name} cannot be downloaded: "
                              f"{str(error).splitlines()[0]}") from error
@@ -85,9 +88,10 @@ def _read(file: Path, weights: Weights) -> dict[str, Tensor]:
             raise FetchError(f"{file.name}: weights.entry: there is no {weights.entry}"
                              f"{suggest(part, list(map(str, known))[:20])}")
         content = content[part]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        inside = [str(key) for key, value in content.items() if isinstance(value, dict)] \
-            if isinstance(content, dict) else []
+    if not isinstance(content, dict):
+        raise FetchError(f"{file.name} holds a {type(content).__name__}, not a state_dict (names to tensors)")
+    if not all(isinstance(value, torch.Tensor) for value in content.values()):
+        inside = [str(key) for key, value in content.items() if isinstance(value, dict)]
         raise FetchError(f"{file.name} is not a state_dict (names to tensors)"
                          + (f"; weights.entry may be {' or '.join(inside)}" if inside else ""))
     return content

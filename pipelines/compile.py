@@ -1,4 +1,5 @@
-"""compile: ``<program>.ir.json`` -> ``<program>.npubin``, its weight transforms, kernels, dumps and provenance."""
+"""compile: ``<program>.ir.json`` -> ``<program>.npubin``, its weight transforms, kernels, dumps and
+provenance."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ def run(job: Job) -> Observed:
     info: dict[str, Any] = {}
     for number, name in enumerate(job.programs):
         job.progress(f"compiling {name}", number, len(job.programs))
-        result = compile_with_report(job.ir(name), target=job.target, precision=job.config.precision, program=name,
-                                     **_options(job, compile_with_report))
+        result = compile_with_report(job.ir(name), target=job.target, precision=job.config.precision,
+                                     program=name, **_options(job, compile_with_report))
         program = result.program
         program.save(job.npubin(name))
         made = (*program.transforms, *(Transform(f"state {state.name}", state.shape, state.dtype, state.init)

@@ -1,8 +1,9 @@
-"""Reading ``configs/models/<model>.yaml``; ``pipelines.schema`` says what a file may hold. Never imports PyTorch.
+"""Reading ``configs/models/<model>.yaml``; ``pipelines.schema`` says what a file may hold. Never imports
+PyTorch.
 
 A file whose name starts with ``_`` is a base for ``extends`` and no model of its own. ``extends: NAME`` takes
-everything from ``NAME.yaml`` beside the file: mappings merge key by key, anything else is replaced (``weights``
-and ``verify.dataset`` always wholly), and ``default`` is not inherited.
+everything from ``NAME.yaml`` beside the file: mappings merge key by key, anything else is replaced
+(``weights`` and ``verify.dataset`` always wholly), and ``default`` is not inherited.
 """
 
 from __future__ import annotations

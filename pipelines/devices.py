@@ -34,7 +34,8 @@ def find(target: str) -> Found:
     from npu_runtime.device import find_device
     from npu_runtime.env import device_selector
     kind = load_target(target).device_type
-    # a GPU target is measured on a GPU (nvidia on NVIDIA's); a CPU target runs on whatever is the default device
+    # a GPU target is measured on a GPU (nvidia on NVIDIA's); a CPU target runs on whatever is the default
+    # device
     wanted = device_selector() or (None if kind in ("cpu", "any") else target if target == "nvidia" else kind)
     info = find_device(wanted)
     slug = info.selector.removesuffix(":0").replace(":", "-")
@@ -43,11 +44,12 @@ def find(target: str) -> Found:
 
 def ask(target: str, root: Path) -> Found | Absent:
     """``find`` in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "pipelines", "device", target], cwd=root, capture_output=True,
-                          text=True, check=False)
+    command = [sys.executable, "-m", "pipelines", "device", target]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return Found(**json.loads(done.stdout.splitlines()[-1]))
-    return Absent((done.stderr.strip().splitlines() or [f"no device for {target}"])[-1].removeprefix("error: "))
+    said = done.stderr.strip().splitlines() or [f"no device for {target}"]
+    return Absent(said[-1].removeprefix("error: "))
 
 
 def on(job: Job, device: Found) -> Job:

@@ -70,8 +70,5 @@ def module_files(name: str) -> dict[str, Path]:
         return {f"{package}.py": Path(spec.origin)} if spec is not None and spec.origin else {}
     root = Path(next(iter(spec.submodule_search_locations)))
     below = root.joinpath(*module.split(".")) if module else root
-    if below.is_dir():
-        files = sorted(below.rglob("*.py"))
-    else:
-        files = [below.with_suffix(".py")]
+    files = sorted(below.rglob("*.py")) if below.is_dir() else [below.with_suffix(".py")]
     return {f"{package}/{file.relative_to(root).as_posix()}": file for file in files}

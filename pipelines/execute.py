@@ -1,4 +1,5 @@
-"""Runs one stage for one job, here and now: inputs digested first, outputs staged, moved into place, recorded."""
+"""Runs one stage for one job, here and now: inputs digested first, outputs staged, moved into place,
+recorded."""
 
 from __future__ import annotations
 
@@ -33,12 +34,13 @@ class StageError(ValueError):
 def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None = None) -> None:
     """Runs ``stage`` (with ``run`` in place of its own function) and records its success.
 
-    Another process that runs the same stage of the same job is waited for; if its result stands, nothing is done.
-    An ``exclusive`` stage waits until no other runs in this project, and keeps others from starting.
+    Another process that runs the same stage of the same job is waited for; if its result stands, nothing is
+    done. An ``exclusive`` stage waits until no other runs in this project, and keeps others from starting.
     """
     name = record_path(stage, job).stem
     locks = job.root / "artifacts" / ".locks"
-    with _lock(locks / f"{job.config.name}.{name}") as waited, _lock(locks / "stages", shared=not stage.exclusive):
+    with (_lock(locks / f"{job.config.name}.{name}") as waited,
+          _lock(locks / "stages", shared=not stage.exclusive)):
         if waited and check(stage, job, Digests()).current:
             return
         staging = job.folder / ".staging" / name
@@ -58,8 +60,8 @@ def load(stage: Stage) -> Callable[[Job], Observed | None]:
 
 
 def clean(stage: Stage, job: Job, *, dryrun: bool = False) -> list[Path]:
-    """Removes the outputs of ``stage`` and its record; of a stage with a device, those of every device. Returns what
-    was (with ``dryrun``: would be) removed."""
+    """Removes the outputs of ``stage`` and its record; of a stage with a device, those of every device.
+    Returns what was (with ``dryrun``: would be) removed."""
     jobs = [job]
     if stage.device:
         pattern = record_path(stage, replace(job, device="*")).name
@@ -82,15 +84,15 @@ def _execute(stage: Stage, job: Job, staging: Path, run: Callable[[Job], Observe
     absent = [name.partition(" ")[2] for name, digest in before.items()
               if digest == MISSING and name.startswith(("input ", "file "))]
     if absent:
-        raise StageError(f"{stage.name}: {absent[0]} is missing"
-                         + ("; " + f"the stage that makes it ({', '.join(stage.after)}) must run first"
-                            if stage.after else ""))
+        before_it = f"; run the stage that makes it first: {', '.join(stage.after)}" if stage.after else ""
+        raise StageError(f"{stage.name}: {absent[0]} is missing{before_it}")
     observed = run(replace(job, staging=staging, staged=frozenset(stage.makes))) or Observed()
     staged = replace(job, staging=staging, staged=frozenset(stage.makes))
     for artifact in stage.makes:
         for path in staged.paths(artifact):
             if not path.exists():
-                raise StageError(f"{stage.name}: it made no {path.relative_to(staging)}; this is a defect of {stage.run}")
+                raise StageError(f"{stage.name}: it made no {path.relative_to(staging)}; "
+                                 f"this is a defect of {stage.run}")
     _commit(stage, job, staged)
     key = {}
     for name, digest in key_of(stage, job, Digests(), observed).items():
@@ -101,7 +103,8 @@ def _execute(stage: Stage, job: Job, staging: Path, run: Callable[[Job], Observe
 
 
 def _commit(stage: Stage, job: Job, staged: Job) -> None:
-    """Moves the staged outputs into place; what an earlier configuration made there and this one does not, goes."""
+    """Moves the staged outputs into place; what an earlier configuration made there and this one does not,
+    goes."""
     for artifact in stage.makes:
         wanted = dict(zip(job.paths(artifact), staged.paths(artifact), strict=True))
         if "{program}" in ARTIFACTS[artifact]:

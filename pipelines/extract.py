@@ -18,7 +18,8 @@ DynamicShapes: TypeAlias = dict[str, dict[int, tuple[str, int, int]]]
 
 
 def run(job: Job) -> Observed:
-    """Makes ``ir``. The module is built on the meta device, without memory for its weights, where that is possible."""
+    """Makes ``ir``. The module is built on the meta device, without memory for its weights, where that is
+    possible."""
     for number, (name, program) in enumerate(job.config.programs.items()):
         job.progress(f"exporting {name}", number, len(job.programs))
         model, device = build_weightless(job)
@@ -28,15 +29,15 @@ def run(job: Job) -> Observed:
 
 
 def build_weightless(job: Job) -> tuple[nn.Module, str]:
-    """The model on the meta device; on the CPU where building needs values, or where tensors outside its state_dict
-    (tables computed by its constructor) would lose theirs. Returns the device's name too."""
+    """The model on the meta device; on the CPU where building needs values, or where tensors outside its
+    state_dict (tables computed by its constructor) would lose theirs. Returns the device's name too."""
     import torch
     try:
         with torch.device("meta"):
             model = factory.build(job.config)
     except factory.FactoryError:
         raise
-    except Exception:  # a factory that needs values fails in ways of its own; the CPU says whether it is at fault
+    except Exception:  # a factory that needs values fails in ways of its own; the CPU says if it is at fault
         model = None
     if model is None or _loses_values(model):
         return factory.build(job.config), "cpu"
@@ -57,8 +58,8 @@ def extract_program(model_name: str, model: nn.Module, program: Program, device:
 
 
 def example_of(program: Program, device: str) -> tuple[dict[str, torch.Tensor], DynamicShapes]:
-    """Zeros of the inputs' shapes by name (dynamic dimensions at their upper bounds), and the dynamic dimensions as
-    ``extract_ir`` takes them."""
+    """Zeros of the inputs' shapes by name (dynamic dimensions at their upper bounds), and the dynamic
+    dimensions as ``extract_ir`` takes them."""
     import torch
     example: dict[str, torch.Tensor] = {}
     dynamic: DynamicShapes = {}

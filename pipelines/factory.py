@@ -9,6 +9,7 @@ import sysconfig
 from collections.abc import Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pipelines.config import ModelConfig
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _OURS = ("pipelines", "torch_ir", "npu_compiler", "npu_runtime")
 _SHIPPED_MODELS = "pipelines.zoo"
 
+#: The modules that importing and calling factories has loaded in this process.
+_loaded_by_factories: set[str] = set()
+
 
 class FactoryError(ValueError):
     """A model's factory is missing, or does not return a module."""
@@ -33,13 +37,14 @@ def build(config: ModelConfig) -> nn.Module:
     Raises ``FactoryError``; what goes wrong inside the factory is its cause.
     """
     from torch import nn
+    before = frozenset(sys.modules)
     module_name, _, path = config.factory.partition(":")
     try:
         made = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
-            raise FactoryError(f"{config.name}: {module_name} needs the module {error.name}, which is not installed") \
-                from error
+            raise FactoryError(f"{config.name}: {module_name} needs the module {error.name}, "
+                               "which is not installed") from error
         raise FactoryError(f"{config.name}: there is no module {error.name} to import {config.factory} from; "
                            "it must be installed, or lie below the project's folder") from error
     factory: object = made
@@ -58,33 +63,45 @@ def build(config: ModelConfig) -> nn.Module:
         pass  # a callable without a signature
     model = factory(**config.factory_args)
     if not isinstance(model, nn.Module):
-        raise FactoryError(f"{config.name}: {config.factory} returned {type(model).__name__}, not a torch.nn.Module")
+        raise FactoryError(f"{config.name}: {config.factory} returned {type(model).__name__}, "
+                           "not a torch.nn.Module")
+    _loaded_by_factories.update(sys.modules.keys() - before)
     return model.eval()
 
 
 def randomize(config: ModelConfig, model: nn.Module, seed: int) -> nn.Module:
-    """``model`` with its weights from ``seed``, where the factory's module has a function ``randomize(model, seed)``;
-    otherwise as the factory made it."""
+    """``model`` with its weights from ``seed``, where the factory's module has a function
+    ``randomize(model, seed)``; otherwise as the factory made it."""
     function = getattr(sys.modules[config.factory.partition(":")[0]], "randomize", None)
     return model if function is None else function(model, seed) or model
 
 
 def observed(root: Path) -> Observed:
-    """The project's modules loaded so far, by their files, and the distributions of all others. For use after
-    ``build``."""
-    libraries: set[str] = set()
+    """What shaped the models built so far: the files of the project's modules that are loaded, and the
+    distributions that these name or that building loaded."""
     modules: set[str] = set()
+    packages = {name.partition(".")[0] for name in _loaded_by_factories}
+    for name, module in list(sys.modules.items()):
+        file = _project_file(name, module)
+        if file is not None:
+            modules.add(file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix())
+            for value in list(vars(module).values()):
+                is_module = isinstance(value, ModuleType)
+                owner = getattr(value, "__name__" if is_module else "__module__", None)
+                packages.add(str(owner).partition(".")[0])
     owners: Mapping[str, list[str]] = packages_distributions()
-    installed = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib"))
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        package = name.partition(".")[0]
-        shipped = f"{name}.".startswith(f"{_SHIPPED_MODELS}.")
-        if not file or not file.endswith(".py") or name == "__main__" or (package in _OURS and not shipped):
-            continue
-        path = Path(file).resolve()
-        if any(path.is_relative_to(folder) for folder in installed) and not shipped:
-            libraries.update(owners.get(package, ()))
-        else:
-            modules.add(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix())
+    libraries = {library for package in packages - set(_OURS) for library in owners.get(package, ())}
     return Observed(modules=tuple(sorted(modules)), libraries=tuple(sorted(libraries)))
+
+
+def _project_file(name: str, module: ModuleType) -> Path | None:
+    """The source of a module of the project or of the models that we ship; None for any other."""
+    path = Path(getattr(module, "__file__", None) or "")
+    if path.suffix != ".py" or not path.is_absolute() or name in ("__main__", "__mp_main__"):
+        return None
+    path = path.resolve()
+    if f"{name}.".startswith(f"{_SHIPPED_MODELS}."):
+        return path
+    installed = [Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")]
+    elsewhere = name.partition(".")[0] in _OURS or any(path.is_relative_to(folder) for folder in installed)
+    return None if elsewhere or not path.is_file() else path

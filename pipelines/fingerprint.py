@@ -1,8 +1,9 @@
 """What a stage reads -> its key, and whether its last result still stands. Knows nothing of doit.
 
-A key is a mapping from the name of every thing that shapes the output to its digest or value, so that two keys can be
-compared line by line and a difference be explained. The record of a stage's last success holds its key and the
-digests of its outputs; it is written when the outputs are in place, and is the only truth about them.
+A key is a mapping from the name of every thing that shapes the output to its digest or value, so that two
+keys can be compared line by line and a difference be explained. The record of a stage's last success holds
+its key and the digests of its outputs; it is written when the outputs are in place, and is the only truth
+about them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from pipelines.digests import MISSING, Digests, module_files, tree
 from pipelines.job import Job, write_atomic
@@ -26,8 +26,8 @@ RECORD_FORMAT = 1
 class Observed:
     """What only a run of the stage can tell about what it reads.
 
-    ``templates``: files below templates/. ``modules``: source files that the model's factory imported (relative to
-    the project where below it). ``libraries``: distributions that it imported.
+    ``templates``: files below templates/. ``modules``: source files that the model's factory imported
+    (relative to the project where below it). ``libraries``: distributions that it imported.
     """
 
     templates: tuple[str, ...] = ()
@@ -59,12 +59,14 @@ class Verdict:
 
 def record_path(stage: Stage, job: Job) -> Path:
     """Where the record of ``stage`` lies."""
-    name = stage.name + (f"@{job.target}" if stage.per_target else "") + (f".{job.device}" if stage.device else "")
-    return job.folder / ".stages" / f"{name}.json"
+    target = f"@{job.target}" if stage.per_target else ""
+    device = f".{job.device}" if stage.device else ""
+    return job.folder / ".stages" / f"{stage.name}{target}{device}.json"
 
 
 def read_record(stage: Stage, job: Job) -> Record | None:
-    """The last success of ``stage``; None if there is none, or if its record is damaged or of another format."""
+    """The last success of ``stage``; None if there is none, or if its record is damaged or of another
+    format."""
     try:
         data = json.loads(record_path(stage, job).read_text(encoding="utf-8"))
         if data["format"] != RECORD_FORMAT:
@@ -91,7 +93,8 @@ def check(stage: Stage, job: Job, digests: Digests) -> Verdict:
 
 
 def key_of(stage: Stage, job: Job, digests: Digests, observed: Observed | None) -> dict[str, str]:
-    """Everything that shapes the output of ``stage``; with ``observed`` None, all templates that it may include."""
+    """Everything that shapes the output of ``stage``; with ``observed`` None, all templates that it may
+    include."""
     key: dict[str, str] = {"stage": f"{stage.run} {RECORD_FORMAT}"}
     builds = stage.builds_model(job.config)
     for artifact in stage.reads:
@@ -176,7 +179,8 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[
         elif new == MISSING:
             yield f"{name} is missing"
         else:
-            yield f"{name} {'is new' if old in (None, MISSING) else 'changed' if new else 'is no longer read'}"
+            how = "is new" if old in (None, MISSING) else "changed" if new else "is no longer read"
+            yield f"{name} {how}"
 
 
 def _damages(stage: Stage, job: Job, digests: Digests, record: Record) -> Iterator[str]:
@@ -185,9 +189,5 @@ def _damages(stage: Stage, job: Job, digests: Digests, record: Record) -> Iterat
         old, new = record.outputs.get(name), now.get(name)
         if old != new and not name.endswith("/"):
             missing = new in (None, MISSING)
-            yield f"output {name} {'is missing' if missing else 'is not what was made' if old else 'was not made by it'}"
-
-
-def observed_json(value: Any) -> Observed:
-    """``Observed`` from what a stage's ``run`` returned (None: nothing)."""
-    return value if isinstance(value, Observed) else Observed()
+            how = "is missing" if missing else "is not what was made" if old else "was not made by it"
+            yield f"output {name} {how}"

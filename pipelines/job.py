@@ -1,8 +1,8 @@
 """What a stage is given: one model on one target, and where its artifacts lie.
 
 A stage reads and writes only through the paths of its ``Job``. While it runs, what it makes goes to a staging
-folder and is moved into place when the stage has succeeded, so a path of an output must be asked for with ``job``
-and never built by hand or kept for later.
+folder and is moved into place when the stage has succeeded, so a path of an output must be asked for with
+``job`` and never built by hand or kept for later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from types import MappingProxyType
 
 from pipelines.config import ModelConfig
 
-#: Artifact name -> path below artifacts/<model>/. ``{program}``: one file per program. Folders have no suffix.
+#: Artifact name -> path below artifacts/<model>/. ``{program}``: one file per program. Folders have no
+#: suffix.
 ARTIFACTS: Mapping[str, str] = MappingProxyType({
     "source_weights": "source.safetensors",
     "source_info": "source.json",
@@ -43,8 +44,8 @@ class Job:
     """One model on one target, and the device that measurements are taken on.
 
     ``device`` is the device's short name in file names ("pocl"); ``selector`` is what to open it with
-    (``npu_runtime.device.Device(job.selector)``; None: the runtime's own choice); ``device_id`` is its full name and
-    driver.
+    (``npu_runtime.device.Device(job.selector)``; None: the runtime's own choice); ``device_id`` is its full
+    name and driver.
     """
 
     root: Path
@@ -59,7 +60,8 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The model, and the target where it is not the configuration's own: "resnet18", "resnet18@nvidia"."""
+        """The model, and the target where it is not the configuration's own: "resnet18",
+        "resnet18@nvidia"."""
         return self.config.name + (f"@{self.target}" if self.target != self.config.target else "")
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -59,8 +58,8 @@ def take_file(wheel: Path, inside: str, sha256: str, out: Path) -> None:
 
 
 def take_files(wheel: Path, pattern: str, sha256: str, out: Path) -> int:
-    """Unpacks the files of ``wheel`` whose path matches ``pattern`` into ``out`` by their base names, after checking
-    the wheel; returns their number."""
+    """Unpacks the files of ``wheel`` whose path matches ``pattern`` into ``out`` by their base names, after
+    checking the wheel; returns their number."""
     try:
         check_sha256(wheel, sha256, wheel.name)
     except FetchError:
@@ -75,7 +74,8 @@ def take_files(wheel: Path, pattern: str, sha256: str, out: Path) -> int:
         for item in names:
             path = out / PurePosixPath(item).name
             if path.exists():
-                raise FetchError(f"{wheel.name} has two files called {path.name}; use a narrower pattern than {pattern}")
+                raise FetchError(f"{wheel.name} has two files called {path.name}; "
+                                 f"use a narrower pattern than {pattern}")
             path.write_bytes(archive.read(item))
     return len(names)
 
@@ -99,4 +99,4 @@ def _opened(wheel: Path) -> zipfile.ZipFile:
 
 def _forget(wheel: Path) -> None:
     """A download that failed its check must not be used again."""
-    os.unlink(wheel)
+    wheel.unlink()

@@ -61,7 +61,8 @@ class Weights(Section):
     torchvision: str | None = None
     """A weights enum member, "ResNet18_Weights.IMAGENET1K_V1". Needs torchvision and a network."""
     huggingface: str | None = None
-    """A local folder with safetensors, or a repository ("Qwen/Qwen2.5-1.5B-Instruct"), which needs a network."""
+    """A local folder with safetensors, or a repository ("Qwen/Qwen2.5-1.5B-Instruct"), which needs a
+    network."""
     entry: str | None = None
     """In a checkpoint that wraps its state_dict: the key that holds it."""
     strip_prefix: str = ""
@@ -152,7 +153,8 @@ class CompileKnobs(Section):
 
 
 class Preprocess(Section):
-    """From an image file to an input: centre crop, resize, crop, ``(pixel * scale - mean) / std``, in this order.
+    """From an image file to an input: centre crop, resize, crop, ``(pixel * scale - mean) / std``, in this
+    order.
 
     Pixels are RGB, 0 to 255; the result is float32 of shape (1, 3, height, width).
     """
@@ -282,10 +284,10 @@ class ModelConfig(Section):
         return self
 
     def knob(self, path: str) -> object:
-        """The plain value of a dotted key, as JSON would hold it: ``knob("bench.repeats")``."""
+        """The plain value of a dotted key ("bench.repeats"), as JSON would hold it; None below nothing."""
         value: Any = self
         for part in path.split("."):
-            value = getattr(value, part)
+            value = getattr(value, part) if value is not None else None
         return _plain(value)
 
 

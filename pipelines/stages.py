@@ -1,6 +1,7 @@
 """The stages of the build, as data. ``pipelines.fingerprint`` turns a stage's fields into its key.
 
-To add a stage, add a ``Stage`` to ``STAGES``, and a module whose ``run(job)`` reads and writes the paths of its ``Job``.
+To add a stage, add a ``Stage`` to ``STAGES``, and a module whose ``run(job)`` reads and writes the paths of
+its ``Job``.
 """
 
 from __future__ import annotations
@@ -48,14 +49,16 @@ def _target_files(job: Job) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage reads, makes and is shaped by. It reruns when any of that has changed, and for nothing else.
+    """What a stage reads, makes and is shaped by. It reruns when any of that has changed, and for nothing
+    else.
 
-    ``run`` is "module:function", called with a ``Job`` in a process of its own. ``after`` names the stages that make
-    what it ``reads``; ``reads`` and ``makes`` are names in ``pipelines.job.ARTIFACTS``; ``files`` are further inputs.
-    ``knobs`` are dotted keys of the configuration. ``code`` are packages (all modules) and modules whose source shapes
-    the output, ``libraries`` distributions whose version does, ``templates`` folders below templates/ of which it
-    includes some. ``builds_model`` says whether it calls the model's factory, whose own modules then count as code.
-    A stage with ``device`` runs on an OpenCL device, whose name and driver count; an ``exclusive`` one runs alone.
+    ``run`` is "module:function", called with a ``Job`` in a process of its own. ``after`` names the stages
+    that make what it ``reads``; ``reads`` and ``makes`` are names in ``pipelines.job.ARTIFACTS``; ``files``
+    are further inputs. ``knobs`` are dotted keys of the configuration. ``code`` are packages (all modules)
+    and modules whose source shapes the output, ``libraries`` distributions whose version does,
+    ``templates`` folders below templates/ of which it includes some. ``builds_model`` says whether it calls
+    the model's factory, whose own modules then count as code. A stage with ``device`` runs on an OpenCL
+    device, whose name and driver count; an ``exclusive`` one runs alone.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """YAML read with the place of every key and value, so that an error can name its line.
 
-The YAML 1.2 core types are used: ``1e-4`` is a number, and ``on`` and ``no`` are text. Duplicate keys, keys that
-are not text, and anchors that contain themselves are errors.
+The YAML 1.2 core types are used: ``1e-4`` is a number, and ``on`` and ``no`` are text. Duplicate keys, keys
+that are not text, and anchors that contain themselves are errors.
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ from pipelines.stages import Stage
 def launch_child(stage: Stage, job: Job, running: Running) -> str | None:
     """Runs ``stage`` to its end. Returns the message of its failure, None for success.
 
-    What the stage says about its progress is kept in ``running``; everything else that it prints is shown when it
-    fails or when ``NPU_DEBUG`` is at least 1.
+    What the stage says about its progress is kept in ``running``; everything else that it prints is shown
+    when it fails or when ``NPU_DEBUG`` is at least 1.
     """
-    command = [sys.executable, "-m", "pipelines", "run-stage", stage.name, f"{job.config.name}@{job.target}", "--watched"]
+    name = f"{job.config.name}@{job.target}"
+    command = [sys.executable, "-m", "pipelines", "run-stage", stage.name, name, "--watched"]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, subprocess.Popen(
             command, cwd=job.root, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
             errors="replace") as child:

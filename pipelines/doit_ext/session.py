@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -30,8 +30,8 @@ FindDevice: TypeAlias = Callable[[str, Path], devices.Found | devices.Absent]
 
 @dataclass
 class Session:
-    """The state of one command. ``named`` are the tasks that must run because of names on the command line; others
-    are skipped when their device is absent, and ``skipped`` says why."""
+    """The state of one command. ``named`` are the tasks that must run because of names on the command line;
+    others are skipped when their device is absent, and ``skipped`` says why."""
 
     root: Path
     launch: Launcher
@@ -50,7 +50,8 @@ class Session:
             self._devices[target] = self.find_device(target, self.root)
         return self._devices[target]
 
-    def start(self, selected: list[str], dependencies: Mapping[str, list[str]], groups: frozenset[str]) -> None:
+    def start(self, selected: Iterable[str], dependencies: Mapping[str, list[str]],
+              groups: frozenset[str]) -> None:
         """Notes what the command line named: those tasks, and what they need, are not skipped."""
         named: set[str] = set()
         waiting = [name for name in selected if name not in groups]

@@ -1,7 +1,7 @@
 """model x target x stage -> doit tasks.
 
-Whether a task is up to date is decided by ``pipelines.fingerprint`` from contents alone; doit orders the tasks and its own
-database stays in memory, so that there is one truth and a killed build cannot lose it.
+Whether a task is up to date is decided by ``pipelines.fingerprint`` from contents alone; doit orders the
+tasks and its own database stays in memory, so that there is one truth and a killed build cannot lose it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Build:
         except ConfigError as error:
             raise InvalidDodoFile(f"the configuration is not valid\n{error}") from None
         for stage in self.stages:
-            chosen = [task_name(stage, config, config.target) for config in configs.values() if config.default]
+            default = [config for config in configs.values() if config.default]
+            chosen = [task_name(stage, config, config.target) for config in default]
             yield Task(stage.name, None, task_dep=chosen, has_subtask=True,
                        doc=f"{stage.doc}, for the default models")
         for config in configs.values():
@@ -55,7 +56,7 @@ class Build:
                 for target in targets if stage.per_target else ():
                     if target == config.target:
                         yield Task(f"{stage.name}:{config.name}@{target}", None, subtask_of=stage.name,
-                                   task_dep=[task_name(stage, config, target)], doc=f"{stage.doc}")
+                                   task_dep=[task_name(stage, config, target)], doc=stage.doc)
                     else:
                         yield self._task(stage, config, target)
 
@@ -63,8 +64,8 @@ class Build:
         stages = {known.name: known for known in self.stages}
         work = Work(self.session, stage, config, target,
                     tuple(task_name(stages[name], config, target) for name in stage.after))
-        return Task(work.name, [(work.run,)], task_dep=list(work.after), uptodate=[work], clean=[(work.clean,)],
-                    subtask_of=stage.name, doc=stage.doc, io={"capture": False})
+        return Task(work.name, [(work.run,)], task_dep=list(work.after), uptodate=[work],
+                    clean=[(work.clean,)], subtask_of=stage.name, doc=stage.doc, io={"capture": False})
 
 
 def task_name(stage: Stage, config: ModelConfig, target: str) -> str:
@@ -92,8 +93,8 @@ class Work:
         return "; ".join(self._reasons) or "up to date by content"
 
     def verdict(self) -> Verdict:
-        """Whether the outputs stand. Notes in the session if the task is skipped: where its device is absent and
-        nothing on the command line names it."""
+        """Whether the outputs stand. Notes in the session if the task is skipped: where its device is
+        absent and nothing on the command line names it."""
         session = self.session
         found = session.device(self._job.target) if self.stage.device else None
         absent = found.remedy if isinstance(found, devices.Absent) else None
