@@ -1,0 +1,175 @@
+"""``compile_ir``: graph in, executable program out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from npu_compiler import memory
+from npu_compiler.emit import Emitted, Emitter
+from npu_compiler.errors import CompileError
+from npu_compiler.pipeline import run_passes
+from npu_compiler.render import PRELUDE, render, template_closure
+from npu_compiler.select import BufferUse, KernelCall, ScalarUse
+from npu_compiler.target import Target, load_target
+from npu_compiler.weights import const_expr
+from npu_runtime.npubin import digest
+from npu_runtime.program import (
+    FORMAT_VERSION,
+    Arg,
+    Buffer,
+    BufferArg,
+    CompiledProgram,
+    IOSpec,
+    Kernel,
+    ScalarArg,
+    StateSpec,
+    Step,
+    StepCost,
+    Symbol,
+)
+from torch_ir.expr import Dim, bounds_of
+from torch_ir.ir import IR, Output, State
+from torch_ir.serialize import ir_from_dict
+
+#: The dtypes that a program's arithmetic can be asked to have.
+PRECISIONS = ("float32",)
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """A program, and how it came to be: the template files read, the choices made, the graph after each pass."""
+
+    program: CompiledProgram
+    templates: tuple[str, ...]
+    decisions: tuple[str, ...]
+    dumps: Mapping[str, str]
+
+
+def compile_ir(ir: IR | str | Path | Mapping[str, Any], *, target: str = "cpu", precision: str | None = None,
+               program: str = "main", expose_values: bool = False) -> CompiledProgram:
+    """Compiles a graph for a target.
+
+    ``ir`` is an ``IR``, the path of an IR file or the file's content as a dict. ``precision``: the dtype of the
+    arithmetic, "float32" or None for the graph's own. ``program`` is the name among the model's programs. With
+    ``expose_values`` every value that survives fusion is an output as well, under its name in the graph.
+
+    Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph and
+    ``CompileError`` for anything else.
+    """
+    return compile_with_report(ir, target=target, precision=precision, program=program,
+                               expose_values=expose_values).program
+
+
+def compile_with_report(ir: IR | str | Path | Mapping[str, Any], *, target: str = "cpu", precision: str | None = None,
+                        program: str = "main", expose_values: bool = False) -> CompileResult:
+    """``compile_ir`` with the templates, choices and intermediate graphs. Raises the same errors."""
+    if precision not in (None, *PRECISIONS):
+        raise CompileError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    graph = load_graph(ir)
+    graph.verify()
+    device = load_target(target)
+    lowered, dumps = run_passes(graph, device)
+    if expose_values:
+        lowered = _expose(lowered)
+    emitter = Emitter(lowered, device)
+    emitter.run()
+    emitted = emitter.result()
+    built = assemble(lowered, emitted, device, program)
+    templates = template_closure([PRELUDE, *(call.template for call in emitted.calls)])
+    return CompileResult(built, templates, emitted.decisions, dumps)
+
+
+def load_graph(ir: IR | str | Path | Mapping[str, Any]) -> IR:
+    """The graph itself, from a file or from a file's content."""
+    if isinstance(ir, IR):
+        return ir
+    return IR.load(ir) if isinstance(ir, (str, Path)) else ir_from_dict(ir)
+
+
+def _expose(ir: IR) -> IR:
+    known = {output.name for output in ir.outputs}
+    extra = [Output(value, value) for node in ir.nodes for value in node.outputs if value not in known]
+    return replace(ir, outputs=(*ir.outputs, *extra))
+
+
+def assemble(ir: IR, emitted: Emitted, target: Target, program: str) -> CompiledProgram:
+    """Plans memory, renders the kernels and puts the program together."""
+    lifetimes = _lifetimes(ir, emitted)
+    offsets, arena = memory.plan(lifetimes)
+    memory.check(lifetimes, offsets, arena)
+    sources, kernels = _render(emitted.calls)
+    transforms = tuple(emitted.transforms[name] for name in sorted(emitted.transforms))
+    buffers = []
+    for name, info in sorted(emitted.buffers.items()):
+        life = lifetimes.get(name)
+        size = info.nbytes if life is None else life.nbytes
+        buffers.append(Buffer(name, info.kind, _dim(size), info.ref, offsets.get(name, 0),  # type: ignore[arg-type]
+                              life.first if life else 0, life.last if life else 0))
+    values = ir.values()
+    return CompiledProgram(
+        format_version=FORMAT_VERSION, model=ir.name, program=program, target=target.name, profile=target.profile,
+        device_type=target.device_type, options=target.options,
+        symbols=tuple(Symbol(name, low, high) for name, (low, high) in ir.symbols.items()), guards=(),
+        input_specs=tuple(IOSpec(name, _dims(spec.shape), spec.dtype, *emitted.input_bounds.get(name, (None, None)))
+                          for name, spec in ir.inputs.items()),
+        output_specs=tuple(IOSpec(output.name, _dims(values[output.value].shape), values[output.value].dtype)
+                           for output in ir.outputs),
+        states=tuple(_state(state) for state in ir.states.values()), transforms=transforms,
+        transform_digest=digest(transforms), arena_bytes=arena, buffers=tuple(buffers), kernels=kernels,
+        steps=tuple(_step(call) for call in emitted.calls), kernel_sources=sources)
+
+
+def _lifetimes(ir: IR, emitted: Emitted) -> dict[str, memory.Lifetime]:
+    spans: dict[str, tuple[int, int]] = {}
+    for index, call in enumerate(emitted.calls):
+        for use in call.args:
+            if isinstance(use, BufferUse) and emitted.buffers[use.buffer].kind == "scratch":
+                spans[use.buffer] = (spans.get(use.buffer, (index, index))[0], index)
+    return {name: memory.Lifetime(bounds_of(emitted.buffers[name].nbytes, ir.symbols)[1], first, last)
+            for name, (first, last) in spans.items()}
+
+
+def _render(calls: tuple[KernelCall, ...]) -> tuple[dict[str, str], tuple[Kernel, ...]]:
+    entries = {call.entry: call for call in calls}
+    texts = {entry: render(call.template, {"entry": entry, **call.params}) for entry, call in entries.items()}
+    sources = {"kernels/_prelude.cl": render(PRELUDE, {"fp64": any("double" in text for text in texts.values())})}
+    kernels = []
+    for entry, text in texts.items():
+        name = f"kernels/{entry}.cl"
+        sources[name] = text
+        kernels.append(Kernel(entry, name, hashlib.sha256(text.encode()).hexdigest()))
+    return sources, tuple(kernels)
+
+
+def _step(call: KernelCall) -> Step:
+    cost = StepCost(_dim(call.cost.flops), _dim(call.cost.bytes_read), _dim(call.cost.bytes_written))
+    return Step(call.entry, tuple(_arg(use) for use in call.args), _dims(call.global_size), call.local_size,
+                call.origin, cost)
+
+
+def _arg(use: BufferUse | ScalarUse) -> Arg:
+    if isinstance(use, BufferUse):
+        return BufferArg(use.buffer, use.access)  # type: ignore[arg-type]
+    return ScalarArg(_dim(use.value), use.ctype)  # type: ignore[arg-type]
+
+
+def _state(state: State) -> StateSpec:
+    shape = tuple(int(str(size)) for size in state.spec.shape)
+    init = None
+    if state.persistent:
+        init = ["tensor", state.key]
+    elif state.data is not None:
+        init = const_expr(state.data, state.spec.dtype, shape)
+    return StateSpec(state.key, shape, state.spec.dtype, init)
+
+
+def _dim(dim: Dim) -> int | str:
+    return dim if isinstance(dim, int) else str(dim)
+
+
+def _dims(dims: tuple[Dim, ...]) -> tuple[int | str, ...]:
+    return tuple(_dim(dim) for dim in dims)

@@ -1,0 +1,257 @@
+"""Lowered graph -> kernel calls over strided views of buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from npu_compiler import pointwise, views
+from npu_compiler.ctext import symbol_name
+from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError
+from npu_compiler.ops import Cost, op_def
+from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse, kernel_name
+from npu_compiler.target import Target
+from npu_compiler.tuning import Tile, igemm_tile
+from npu_compiler.views import View, place
+from npu_compiler.weights import Pack, Transforms, constant_exprs
+from npu_runtime.program import Transform
+from torch_ir.expr import Dim, bounds_of, gcd_of, symbol, symbols_of
+from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, TensorSpec
+
+
+@dataclass(frozen=True)
+class BufferInfo:
+    """Memory that calls use: its kind, what it refers to (see ``npu_runtime.program.Buffer``) and its bytes."""
+
+    kind: str
+    ref: str
+    nbytes: Dim
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What a graph became."""
+
+    calls: tuple[KernelCall, ...]
+    buffers: Mapping[str, BufferInfo]
+    transforms: Mapping[str, Transform]
+    decisions: tuple[str, ...]
+    input_bounds: Mapping[str, tuple[int, int]]
+    """Smallest and largest value of the integer inputs that kernels use as indices."""
+
+
+class Emitter:
+    """What op records emit kernels through. One per compilation."""
+
+    def __init__(self, ir: IR, target: Target) -> None:
+        self.ir, self.target = ir, target
+        self.calls: list[KernelCall] = []
+        self.buffers: dict[str, BufferInfo] = {}
+        self.decisions: list[str] = []
+        self.input_bounds: dict[str, tuple[int, int]] = {}
+        self._specs = ir.values()
+        self._views: dict[str, View] = {}
+        self._constants = constant_exprs(ir)
+        self._producers = {output: node for node in ir.nodes for output in node.outputs}
+        self._transforms = Transforms()
+        self._direct = self._direct_outputs()
+
+    # -- values -----------------------------------------------------------------------------------------------------
+
+    def spec(self, value: str) -> TensorSpec:
+        return self._specs[value]
+
+    def view(self, value: str | None) -> View:
+        """Where a value lies in memory."""
+        assert value is not None
+        if value not in self._views:
+            self._views[value] = self._find(value)
+        return self._views[value]
+
+    def is_constant(self, value: str | None) -> bool:
+        """Whether the value is computed when weights are loaded."""
+        return value in self._constants
+
+    def weight(self, value: str, shape: tuple[int, ...], pack: Pack = lambda expr: expr, dtype: str = "") -> View:
+        """A constant value in a form of its own: ``pack`` rearranges its expression into ``shape``."""
+        dtype = dtype or self._specs[value].dtype
+        name = self._transforms.add(pack(self._constants[value]), shape, dtype)
+        spec = TensorSpec(shape, dtype)
+        self.buffers.setdefault(name, BufferInfo("weight", name, spec.nbytes))
+        return place(name, spec)
+
+    def output(self, node: Node, index: int = 0) -> View:
+        """Memory for an output of ``node`` in that output's layout."""
+        value, spec = node.outputs[index], node.outs[index]
+        if value in self._direct:
+            name, info = f"output:{self._direct[value]}", BufferInfo("output", self._direct[value], spec.nbytes)
+        else:
+            name, info = value, BufferInfo("scratch", "", views.nbytes(spec))
+        self.buffers[name] = info
+        self._views[value] = place(name, spec)
+        return self._views[value]
+
+    def scratch(self, name: str, spec: TensorSpec) -> View:
+        """Memory for a step between two kernels of one op."""
+        self.buffers[name] = BufferInfo("scratch", "", views.nbytes(spec))
+        return place(name, spec)
+
+    def bounds(self, dim: Dim) -> tuple[int, int]:
+        """The smallest and largest value of a size."""
+        return bounds_of(dim, self.ir.symbols)
+
+    def divides(self, number: int, dim: Dim) -> bool:
+        """Whether a size is a multiple of ``number`` whatever the symbols are."""
+        return gcd_of(dim) % number == 0
+
+    def tile(self, op: str, *, pixels: Dim, out: int, inner: int) -> Tile:
+        """The register tile of a matrix product; the choice is recorded."""
+        tile = igemm_tile(self.target, op, pixels=self.bounds(pixels)[1], out=out, inner=inner)
+        self.decisions.append(f"{op} pixels={pixels} out={out} inner={inner}: {tile} by rule")
+        return tile
+
+    # -- kernels ----------------------------------------------------------------------------------------------------
+
+    def call(self, op: str, variant: str, template: str, params: Mapping[str, Param], *, node: Node,
+             args: Sequence[BufferUse | ScalarUse], global_size: Sequence[Dim], local_size: Sequence[int] | None = None,
+             shown: Mapping[str, int | str] | None = None, dtype: str = "f32", cost: Cost | None = None) -> None:
+        """Enqueues a kernel. ``shown`` are the parameters that its name spells out."""
+        entry = kernel_name(op, dtype, variant, shown or {}, {"template": template, **params})
+        self.calls.append(KernelCall(
+            entry, template, params, tuple(args), tuple(global_size), tuple(local_size) if local_size else None,
+            cost or Cost(), node.origin or (node.name,)))
+
+    def symbol_args(self, dims: Sequence[Dim]) -> tuple[list[str], list[ScalarUse]]:
+        """The symbols that these sizes mention, as names for a kernel's parameters and as its arguments."""
+        names = sorted(frozenset().union(*map(symbols_of, dims))) if dims else []
+        return [symbol_name(name) for name in names], [ScalarUse(symbol(name)) for name in names]
+
+    def copy(self, source: View, target: View, node: Node) -> None:
+        """Copies elements (converting dtype) from one view to another of the same shape."""
+        pointwise.emit_copy(self, source, target, node)
+
+    def fill(self, target: View, value: Attr, node: Node) -> None:
+        """Sets every element of a view."""
+        pointwise.emit_fill(self, target, value, node)
+
+    def dense(self, view: View, node: Node, tag: str) -> View:
+        """The view itself if it is dense and row-major, else a copy that is."""
+        if view.is_dense():
+            return view
+        made = self.scratch(f"{node.name}:{tag}", view.spec)
+        self.copy(view, made, node)
+        return made
+
+    # -- the whole graph --------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        refusals: list[Refusal] = []
+        for node in self.ir.nodes:
+            if all(output in self._constants for output in node.outputs):
+                continue
+            op = op_def(node.op)
+            try:
+                if op.emit is not None:
+                    op.emit(self, node)
+                elif op.alias is None:
+                    pointwise.emit(self, node)
+            except Unsupported as error:
+                refusals.append(Refusal(node.name, node.op, error.reason, node.loc, error.remedy))
+        if refusals:
+            raise UnsupportedOpError(self.ir.name, tuple(refusals))
+        self._finish()
+
+    def _find(self, value: str) -> View:
+        spec = self._specs[value]
+        if value in self.ir.inputs:
+            self.buffers[f"input:{value}"] = BufferInfo("input", value, spec.nbytes)
+            return place(f"input:{value}", spec)
+        if value in self.ir.states:
+            return self._state(value)
+        node = self._producers.get(value)
+        if node is not None:
+            alias = op_def(node.op).alias
+            source = node.inputs[0]
+            if alias is not None and source is not None:
+                view = alias(self.view(source), node)
+                if view is not None:
+                    return view
+                if value not in self._constants:
+                    made = self.output(node)
+                    self.copy(self.view(source), place(made.buffer, self.view(source).spec), node)
+                    return made
+        if value in self._constants:
+            return self.weight(value, tuple(int(str(size)) for size in spec.shape))
+        raise AssertionError(f"{value} was not emitted before its use")
+
+    def _state(self, placeholder: str) -> View:
+        state = self.ir.states[placeholder]
+        self.buffers[f"state:{state.key}"] = BufferInfo("state", state.key, state.spec.nbytes)
+        return place(f"state:{state.key}", state.spec)
+
+    def _direct_outputs(self) -> dict[str, str]:
+        """value -> program output, for values whose producer can write the output's memory itself."""
+        found: dict[str, str] = {}
+        for output in self.ir.outputs:
+            node = self._producers.get(output.value)
+            if node is None or output.value in found or output.value in self._constants:
+                continue
+            spec = self._specs[output.value]
+            if op_def(node.op).alias is None and spec.layout == "row":
+                found[output.value] = output.name
+        return found
+
+    def _finish(self) -> None:
+        """Copies to outputs that no kernel wrote itself; then states take their new values, all reads being done."""
+        results = Node("outputs", "copy", (), (), ())
+        for output in self.ir.outputs:
+            if self._direct.get(output.value) != output.name:
+                spec = replace(self._specs[output.value], layout="row")
+                self.buffers[f"output:{output.name}"] = BufferInfo("output", output.name, spec.nbytes)
+                source = self.view(output.value)
+                self.copy(source, place(f"output:{output.name}", spec), self._origin(output.value, results))
+        pending: list[tuple[View, View, Node]] = []
+        for placeholder, state in self.ir.states.items():
+            target = self._state(placeholder)
+            if state.update is None or state.update == placeholder:
+                continue
+            source = self.view(state.update)
+            node = self._origin(state.update, results)
+            if self.buffers[source.buffer].kind == "state":
+                held = self.scratch(f"{placeholder}:next", source.spec)
+                self.copy(source, held, node)
+                source = held
+            pending.append((source, target, node))
+        for source, target, node in pending:
+            self.copy(source, target, node)
+
+    def _origin(self, value: str, otherwise: Node) -> Node:
+        return self._producers.get(value, otherwise)
+
+    def result(self) -> Emitted:
+        used = {use.buffer for call in self.calls for use in call.args if isinstance(use, BufferUse)}
+        kept = {name: info for name, info in self.buffers.items()
+                if name in used or info.kind in ("output", "state")}
+        made = {name: transform for name, transform in self._transforms.made.items() if name in kept}
+        return Emitted(tuple(self.calls), kept, made, tuple(self.decisions), dict(self.input_bounds))
+
+
+def lanes(dtype: str) -> int:
+    """Elements of ``dtype`` in 32 bytes."""
+    return 32 // ITEM_SIZE[dtype]
+
+
+def reads(*buffers: View) -> Iterator[BufferUse]:
+    """Read-only arguments."""
+    return (BufferUse(view.buffer, "r") for view in buffers)
+
+
+def writes(*buffers: View) -> Iterator[BufferUse]:
+    """Write-only arguments."""
+    return (BufferUse(view.buffer, "w") for view in buffers)
+
+
+def int_scalars(*values: Dim) -> Iterator[ScalarUse]:
+    """Arguments of type int."""
+    return (ScalarUse(value) for value in values)
+

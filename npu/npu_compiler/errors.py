@@ -1,0 +1,42 @@
+"""What the compiler raises. Each message names the thing, what was expected and the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class CompileError(ValueError):
+    """The graph cannot be compiled as asked."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why one node cannot be compiled."""
+
+    node: str
+    op: str
+    reason: str
+    loc: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = f" ({self.loc})" if self.loc else ""
+        remedy = f" Remedy: {self.remedy}." if self.remedy else ""
+        return f"{self.node}{place}: {self.op}: {self.reason}.{remedy}"
+
+
+class Unsupported(Exception):
+    """Raised by a lowering or an emission to refuse the node at hand; collected into ``UnsupportedOpError``."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
+
+
+class UnsupportedOpError(CompileError):
+    """Nodes that the target cannot run; ``refusals`` lists all of them."""
+
+    def __init__(self, model: str, refusals: tuple[Refusal, ...]) -> None:
+        self.refusals = refusals
+        lines = "\n".join(f"  {refusal}" for refusal in refusals)
+        super().__init__(f"{model}: {len(refusals)} node{'s' * (len(refusals) > 1)} cannot be compiled:\n{lines}")

@@ -1,0 +1,295 @@
+"""Convolutions and linear layers with constant weights, as packed implicit matrix products; depthwise convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from npu_compiler.ctext import step_text, unpack_body
+from npu_compiler.errors import Unsupported
+from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
+from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops.views import reshape, tensor_input
+from npu_compiler.select import BufferUse, ScalarUse
+from npu_compiler.shapes import window_out
+from npu_compiler.views import View
+from npu_compiler.views import permute as permute_view
+from npu_runtime.program import WeightExpr
+from torch_ir.expr import Dim, ceil_div, product
+from torch_ir.ir import ITEM_SIZE, Attr, Node, TensorSpec
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+LANES = 8
+
+
+def round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def pads_of(attrs: Attrs) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding before and after, for height and width."""
+    top, bottom, left, right = as_ints(attrs["padding"], 4)
+    return (top, bottom), (left, right)
+
+
+def _infer_conv(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    x, w = specs[0], specs[1]
+    assert x is not None and w is not None
+    spatial = [window_out(size, int(str(kernel)), stride, pads, dilation) for size, kernel, stride, pads, dilation in
+               zip(x.shape[2:], w.shape[2:], as_ints(attrs["stride"]), pads_of(attrs), as_ints(attrs["dilation"]),
+                   strict=True)]
+    return (TensorSpec((x.shape[0], w.shape[0], *spatial), x.dtype),)
+
+
+def apply_epilogue(torch: Any, y: Any, residual: Any, epilogue: Attr) -> Any:
+    """The reference of a fused epilogue: the steps' own references, in order."""
+    from npu_compiler.ops import op_def
+    values = {"i0": y, "i1": residual}
+    for index, step in enumerate(unpack_body(epilogue or ())):
+        scalar = next((operand for operand in step.operands if not isinstance(operand, str)), None)
+        inputs = [values[operand] if isinstance(operand, str) else None for operand in step.operands]
+        attrs = step.attrs if scalar is None else {**step.attrs, "scalar": scalar}
+        y = values[f"t{index}"] = op_def(step.op).reference(torch, *inputs, **attrs)
+    return y
+
+
+def _reference_conv(torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, *, stride: Any, padding: Any,
+                    dilation: Any, groups: int, epilogue: Attr = ()) -> Any:
+    top, bottom, left, right = padding
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+    y = torch.nn.functional.conv2d(padded, w, bias, stride, 0, dilation, groups)
+    return apply_epilogue(torch, y, residual, epilogue)
+
+
+def _conv_case(x: tuple[int, ...], w: tuple[int, ...], bias: bool = True, stride: tuple[int, int] = (1, 1),
+               padding: tuple[int, int, int, int] = (0, 0, 0, 0), dilation: tuple[int, int] = (1, 1),
+               groups: int = 1) -> Case:
+    shapes: list[tuple[int, ...] | None] = [x, w, (w[0],) if bias else None]
+    return Case(tuple(shapes), {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
+                constant=(1, 2), layouts=("row", "nhwc8"))
+
+
+def epilogue_lines(epilogue: Attr) -> list[str]:
+    """The steps as C statements that transform the float8 ``v`` and may read the float8 ``r``."""
+    lines = []
+    for step in unpack_body(epilogue or ()):
+        names = ["r" if operand == "i1" else "v" if isinstance(operand, str) else "" for operand in step.operands]
+        dtypes = [step.dtype if isinstance(operand, str) else "" for operand in step.operands]
+        lines.append(f"v = {step_text(step, dtypes, names, LANES)};")
+    return lines
+
+
+def pack_panels(groups: int, out: int, inner: int, kernel: tuple[int, int], width: int) -> tuple[int, Any]:
+    """Packing of a weight [groups*out, inner, *kernel] into panels of ``width`` channels, then zeros for taps outside
+    the image: see the kernel's template. Returns the element count and the rearrangement."""
+    panels = -(-out // width)
+    body = groups * panels * width * inner * kernel[0] * kernel[1]
+    tail = round_up(inner, LANES)
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        split = ["reshape", expr, [groups, out, inner, *kernel]]
+        padded = ["pad", split, [[0, 0], [0, panels * width - out], [0, 0], [0, 0], [0, 0]]]
+        tiles = ["reshape", padded, [groups, panels, width, inner, *kernel]]
+        ordered = ["permute", tiles, [0, 1, 4, 5, 3, 2]]
+        return ["pad", ["reshape", ordered, [body]], [[0, tail]]]
+
+    return body, pack
+
+
+def pack_bias(groups: int, out: int, width: int) -> tuple[int, Any]:
+    """Packing of a bias [groups*out] into panels of ``width`` channels. Returns the element count and the rearrangement."""
+    panels = -(-out // width)
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        padded = ["pad", ["reshape", expr, [groups, out]], [[0, 0], [0, panels * width - out]]]
+        return ["reshape", padded, [groups * panels * width]]
+
+    return groups * panels * width, pack
+
+
+def is_vector_view(e: Emitter, view: View) -> bool:
+    """Whether every pixel's channels start at a vector's alignment and lie one after the other."""
+    n, c, h, w = view.strides
+    return c == 1 and all(e.divides(LANES, dim) for dim in (n, h, w, view.offset))
+
+
+def residual_view(e: Emitter, node: Node, y: View, vectors: bool) -> View | None:
+    """The residual operand, laid out as the output where that is needed."""
+    value = node.inputs[3] if len(node.inputs) > 3 else None
+    if value is None:
+        return None
+    view = e.view(value)
+    if view.shape != y.shape:
+        raise AssertionError(f"{node.name}: the residual {view.shape} is not shaped as the output {y.shape}")
+    n, _, h, w = view.strides
+    dense_pixels = h == w * view.shape[3] or view.shape[2] == 1
+    if (is_vector_view(e, view) and dense_pixels and n == w * view.shape[2] * view.shape[3]) if vectors else dense_pixels:
+        return view
+    made = e.scratch(f"{node.name}:residual", TensorSpec(y.shape, y.dtype, "nhwc8" if vectors else "row"))
+    e.copy(view, made, node)
+    return made
+
+
+def conv_cost(node: Node, x: TensorSpec, weights: Dim, taps: Dim) -> Cost:
+    """2 operations per multiply-add; each input, weight and output element once."""
+    size = ITEM_SIZE[x.dtype]
+    residual = node.out.numel * size if len(node.inputs) > 3 and node.inputs[3] else 0
+    return Cost(flops=2 * node.out.numel * taps, bytes_read=(x.numel + weights) * size + residual,
+                bytes_written=node.out.numel * size)
+
+
+def igemm(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int], stride: Sequence[int],
+          padding: tuple[tuple[int, int], tuple[int, int]], dilation: Sequence[int], groups: int, op: str) -> None:
+    """Emits the implicit matrix product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides."""
+    if x.dtype != "float32":
+        raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
+    batch, channels, height, width = x.shape
+    _, out, out_height, out_width = y.shape
+    inner, out_group = int(str(channels)) // groups, int(str(out)) // groups
+    pixels = batch * out_height * out_width
+    vectors = is_vector_view(e, y) and (groups == 1 or out_group % LANES == 0)
+    tile = e.tile(op, pixels=pixels, out=out_group, inner=inner * kernel[0] * kernel[1])
+    wide = tile.nv * LANES
+    body, pack = pack_panels(groups, out_group, inner, kernel, wide)
+    weight = node.inputs[1]
+    assert weight is not None
+    w = e.weight(weight, (body + round_up(inner, LANES),), pack)
+    panels = -(-out_group // wide)
+    buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        length, pack_b = pack_bias(groups, out_group, wide)
+        buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
+    residual = residual_view(e, node, y, vectors)
+    if residual is not None:
+        buffers.append(BufferUse(residual.buffer, "r"))
+    buffers.append(BufferUse(y.buffer, "w"))
+    bounds = any(low or high for low, high in padding)
+    scalars: list[Dim] = [
+        pixels, height, width, out_height, out_width, inner, out_group, *kernel, *stride, padding[0][0], padding[1][0],
+        *dilation, x.offset, x.strides[0], x.strides[2], x.strides[3], x.strides[1], body,
+        y.offset, y.strides[0], y.strides[3], y.strides[1]]
+    if residual is not None:
+        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+    tiles = ceil_div(pixels, tile.mr)
+    chunks = ceil_div(tiles, tile.grain)
+    columns = groups * panels
+    params = {
+        "mr": tile.mr, "nv": tile.nv, "bounds": bounds, "x_unit": x.strides[1] == 1,
+        "unroll": 4 if inner % 4 == 0 else 1, "out": "nhwc8" if vectors else "strided", "order": tile.order, "bias": bias is not None,
+        "residual": residual is not None, "epilogue": epilogue_lines(node.attrs.get("epilogue", ()))}
+    e.call(op, "igemm", "ops/conv_igemm.cl.j2", params, node=node, shown={"t": f"{tile.mr}x{wide}"},
+           args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
+           global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks), local_size=(1, 1),
+           cost=conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)))
+
+
+def _emit_conv(e: Emitter, node: Node) -> None:
+    _, _, kernel_height, kernel_width = e.spec(node.inputs[1]).shape  # type: ignore[arg-type]
+    if not e.is_constant(node.inputs[1]) or (len(node.inputs) > 2 and node.inputs[2]
+                                             and not e.is_constant(node.inputs[2])):
+        raise Unsupported("a convolution whose weight is computed during the run", "make the weight a parameter")
+    igemm(e, node, e.view(node.inputs[0]), e.output(node), (int(str(kernel_height)), int(str(kernel_width))),
+          as_ints(node.attrs["stride"]), pads_of(node.attrs), as_ints(node.attrs["dilation"]),
+          as_int(node.attrs["groups"]), "conv2d")
+
+
+register(OpDef(
+    "conv", _infer_conv, _reference_conv, emit=_emit_conv, layout=lambda node, layouts: "nhwc8", epilogue=True, rtol=5e-5,
+    atol=5e-5, cases=(
+        _conv_case((1, 3, 7, 7), (8, 3, 3, 3), padding=(1, 1, 1, 1)),
+        _conv_case((2, 5, 13, 11), (7, 5, 3, 3), bias=False, stride=(2, 2), padding=(0, 1, 0, 1)),
+        _conv_case((3, 8, 9, 9), (29, 8, 1, 1)),
+        _conv_case((1, 16, 14, 14), (40, 16, 3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
+        _conv_case((1, 6, 10, 10), (12, 3, 3, 3), padding=(1, 1, 1, 1), groups=2),
+        _conv_case((2, 16, 7, 7), (32, 4, 3, 3), padding=(1, 1, 1, 1), groups=4),
+        _conv_case((1, 3, 29, 31), (16, 3, 7, 7), stride=(2, 2), padding=(3, 3, 3, 3)),
+        _conv_case((1, 8, 5, 12), (9, 8, 1, 5), stride=(1, 3), padding=(0, 0, 4, 2)),
+        _conv_case((1, 12, 13, 13), (12, 1, 3, 3), padding=(1, 1, 1, 1), groups=12),
+        _conv_case((2, 16, 9, 9), (16, 1, 5, 5), stride=(2, 2), padding=(1, 2, 1, 2), groups=16),
+        _conv_case((1, 4, 6, 6), (8, 1, 3, 3), groups=4))))
+
+
+@lowers("aten.conv2d.default", "aten.conv2d.padding", "aten.conv1d.default", "aten.conv1d.padding",
+        "aten.convolution.default", "aten._convolution.default")
+def lower_conv(b: Builder, node: Node) -> str:
+    x, w = tensor_input(node), tensor_input(node, 1)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    rank = len(b.shape(w)) - 2
+    if node.attrs.get("transposed"):
+        raise unsupported("transposed convolution")
+    if rank not in (1, 2):
+        raise unsupported(f"convolution over {rank} spatial dimensions", "use one or two")
+    if any(not isinstance(size, int) for size in b.shape(w)):
+        raise unsupported("a convolution weight of symbolic shape")
+    unbatched = len(b.shape(x)) == rank + 1
+    if unbatched:
+        x = reshape(b, x, (1, *b.shape(x)))
+    stride = as_ints(node.attrs.get("stride", 1), rank)
+    dilation = as_ints(node.attrs.get("dilation", 1), rank)
+    kernel = [int(str(size)) for size in b.shape(w)[2:]]
+    pads = conv_padding(node.attrs.get("padding", 0), kernel, dilation)
+    if rank == 1:
+        x, w = reshape(b, x, (*b.shape(x)[:2], 1, b.shape(x)[2])), reshape(b, w, (*b.shape(w)[:2], 1, b.shape(w)[2]))
+        stride, dilation, pads = (1, *stride), (1, *dilation), ((0, 0), *pads)
+    y = b.emit("conv", x, w, bias, stride=stride, padding=tuple(size for pair in pads for size in pair),
+               dilation=dilation, groups=as_int(node.attrs.get("groups", 1)))
+    return reshape(b, y, node.out.shape)
+
+
+def conv_padding(padding: Attr, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Padding before and after each dimension; "same" puts the odd element after, as PyTorch does."""
+    if padding == "valid":
+        return tuple((0, 0) for _ in kernel)
+    if padding == "same":
+        totals = [step * (size - 1) for size, step in zip(kernel, dilation, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((size, size) for size in as_ints(padding, len(kernel)))
+
+
+def _infer_linear(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    x, w = specs[0], specs[1]
+    assert x is not None and w is not None
+    return (TensorSpec((*x.shape[:-1], w.shape[0]), x.dtype),)
+
+
+def _reference_linear(torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, epilogue: Attr = ()) -> Any:
+    return apply_epilogue(torch, torch.nn.functional.linear(x, w, bias), residual, epilogue)
+
+
+def _emit_linear(e: Emitter, node: Node) -> None:
+    x = e.view(node.inputs[0])
+    if not all(e.is_constant(value) for value in node.inputs[1:3] if value is not None) or x.dtype != "float32":
+        _emit_product(e, node, x)
+        return
+    rows, inner = product(x.shape[:-1]), x.shape[-1]
+    out = node.out.shape[-1]
+    x = e.dense(x, node, "rows") if len(x.shape) != 2 else x
+    flat = View(x.buffer, x.dtype, (rows, inner, 1, 1), (x.strides[-2] if len(x.shape) > 1 else inner, x.strides[-1], 0, 0),
+                x.offset)
+    y = e.output(node)
+    target = View(y.buffer, y.dtype, (rows, out, 1, 1), (out, 1, out, out), y.offset)
+    igemm(e, node, flat, target, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, "linear")
+
+
+def _emit_product(e: Emitter, node: Node, x: View) -> None:
+    """A linear layer whose weight is computed during the run: a general matrix product."""
+    from npu_compiler.ops.matmul import emit_matmul
+    emit_matmul(e, node, x, permute_view(e.view(node.inputs[1]), (1, 0)), e.output(node))
+
+
+register(OpDef(
+    "linear", _infer_linear, _reference_linear, emit=_emit_linear, epilogue=True, rtol=2e-5, atol=2e-5, cases=tuple(
+        Case((x, w, (w[0],) if bias else None), constant=(1, 2)) for x, w, bias in (
+            ((3, 7), (5, 7), True), ((1, 512), (1000, 512), True), ((2, 3, 29), (16, 29), False), ((13,), (3, 13), True),
+            ((113, 64), (40, 64), True)))))
+
+
+@lowers("aten.linear.default")
+def lower_linear(b: Builder, node: Node) -> str:
+    x, w = tensor_input(node), tensor_input(node, 1)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    y = b.emit("linear", x, w, None)     # fold_affine takes the bias in where the weight is constant
+    return y if bias is None else b.emit("add", y, bias)

@@ -1,0 +1,98 @@
+"""Normalisations: rewritten into reductions and elementwise ops, which fold and fuse from there."""
+
+from __future__ import annotations
+
+from npu_compiler.lowering import Builder, as_int, as_number, unsupported
+from npu_compiler.ops import lowers
+from npu_compiler.ops.elementwise import cast
+from npu_compiler.ops.views import reshape, tensor_input
+from torch_ir.expr import product
+from torch_ir.ir import Node
+
+
+def optional_input(node: Node, index: int) -> str | None:
+    """The node's input at this place, None where it is absent."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+@lowers("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default", "aten.cudnn_batch_norm.default")
+def lower_batch_norm(b: Builder, node: Node) -> list[str]:
+    """``x * s + t`` with ``s = weight / sqrt(var + eps)`` and ``t = bias - mean * s``, computed when weights are loaded."""
+    if node.attrs.get("training"):
+        raise unsupported("batch normalisation in training mode", "call .eval() on the model before extraction")
+    x = tensor_input(node)
+    weight, bias = optional_input(node, 1), optional_input(node, 2)
+    mean, var = tensor_input(node, 3), tensor_input(node, 4)
+    eps = as_number(node.attrs.get("eps", 1e-5))
+    scale = b.emit("rsqrt", b.emit("add", var, None, scalar=float(eps)))
+    if weight is not None:
+        scale = b.emit("mul", scale, weight)
+    shift = b.emit("mul", mean, scale)
+    shift = b.emit("neg", shift) if bias is None else b.emit("sub", bias, shift)
+    column = (b.shape(mean)[0], *(1 for _ in b.shape(x)[2:]))
+    y = b.emit("mul", x, reshape(b, scale, column))
+    y = b.emit("add", y, reshape(b, shift, column))
+    empty = [b.emit("slice", mean, dim=0, start=0, step=1, length=0) for _ in node.outputs[1:]]
+    return [y, *empty]
+
+
+@lowers("aten.layer_norm.default", "aten.native_layer_norm.default")
+def lower_layer_norm(b: Builder, node: Node) -> list[str]:
+    x = tensor_input(node)
+    shape = node.attrs["normalized_shape"]
+    count = len(shape) if isinstance(shape, tuple) else 1
+    dims = tuple(range(len(b.shape(x)) - count, len(b.shape(x))))
+    y, mean, rstd = normalise(b, x, dims, as_number(node.attrs.get("eps", 1e-5)))
+    for op, value in (("mul", optional_input(node, 1)), ("add", optional_input(node, 2))):
+        if value is not None:
+            y = b.emit(op, y, cast(b, value, node.out.dtype))
+    return [y, mean, rstd][:len(node.outputs)]
+
+
+@lowers("aten.group_norm.default", "aten.native_group_norm.default")
+def lower_group_norm(b: Builder, node: Node) -> list[str]:
+    x = tensor_input(node)
+    weight, bias = optional_input(node, 1), optional_input(node, 2)
+    groups = as_int(node.attrs.get("num_groups", node.attrs.get("group")))
+    n, channels, *spatial = b.shape(x)
+    grouped = reshape(b, x, (n, groups, product(b.shape(x)[1:]) // groups))
+    y, mean, rstd = normalise(b, grouped, (2,), as_number(node.attrs.get("eps", 1e-5)))
+    y = reshape(b, y, b.shape(x))
+    for op, value in (("mul", weight), ("add", bias)):
+        if value is not None:
+            y = b.emit(op, y, reshape(b, value, (channels, *(1 for _ in spatial))))
+    return [y, reshape(b, mean, (n, groups)), reshape(b, rstd, (n, groups))][:len(node.outputs)]
+
+
+@lowers("aten.instance_norm.default")
+def lower_instance_norm(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    if not node.attrs.get("use_input_stats", True):
+        raise unsupported("instance normalisation with running statistics")
+    y, _, _ = normalise(b, x, tuple(range(2, len(b.shape(x)))), as_number(node.attrs.get("eps", 1e-5)))
+    for op, value in (("mul", optional_input(node, 1)), ("add", optional_input(node, 2))):
+        if value is not None:
+            y = b.emit(op, y, reshape(b, value, (*b.shape(value), *(1 for _ in b.shape(x)[2:]))))
+    return y
+
+
+@lowers("aten.rms_norm.default")
+def lower_rms_norm(b: Builder, node: Node) -> str:
+    x, weight = tensor_input(node), optional_input(node, 1)
+    shape = node.attrs["normalized_shape"]
+    rank = len(b.shape(x))
+    dims = tuple(range(rank - (len(shape) if isinstance(shape, tuple) else 1), rank))
+    eps = node.attrs.get("eps")
+    square = b.emit("reduce_mean", b.emit("mul", x, x), dims=dims)
+    scale = b.emit("rsqrt", b.emit("add", square, None, scalar=1.1920928955078125e-07 if eps is None else as_number(eps)))
+    y = b.emit("mul", x, scale)
+    return y if weight is None else b.emit("mul", y, weight)
+
+
+def normalise(b: Builder, x: str, dims: tuple[int, ...], eps: float) -> tuple[str, str, str]:
+    """``(x - mean) / sqrt(var + eps)`` over ``dims``, the mean and the factor; the variance from centred values."""
+    mean = b.emit("reduce_mean", x, dims=dims)
+    centred = b.emit("sub", x, mean)
+    var = b.emit("reduce_mean", b.emit("mul", centred, centred), dims=dims)
+    rstd = b.emit("rsqrt", b.emit("add", var, None, scalar=float(eps)))
+    return b.emit("mul", centred, rstd), mean, rstd

@@ -1,0 +1,297 @@
+"""Ops that only look at memory differently: no kernel, unless a reshape must gather scattered elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from npu_compiler import views
+from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_ints, unsupported, wrap_dim
+from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
+from npu_compiler.ops.elementwise import cast
+from npu_runtime.program import WeightExpr
+from torch_ir.expr import Dim, ceil_div, is_static, maximum, minimum, product
+from torch_ir.ir import Attr, Node, TensorSpec
+
+
+def _spec(specs: Specs, attrs: Attrs) -> TensorSpec:
+    assert specs[0] is not None
+    return specs[0]
+
+
+def _reshaped(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    return (TensorSpec(as_dims(attrs["shape"]), _spec(specs, attrs).dtype),)
+
+
+def _permuted(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    spec = _spec(specs, attrs)
+    return (TensorSpec(tuple(spec.shape[dim] for dim in as_ints(attrs["dims"])), spec.dtype),)
+
+
+def _sliced(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    spec = _spec(specs, attrs)
+    shape = list(spec.shape)
+    shape[as_int(attrs["dim"])] = as_dim(attrs["length"])
+    return (TensorSpec(tuple(shape), spec.dtype),)
+
+
+def _reference_slice(torch: Any, x: Any, dim: int, start: int, step: int, length: int) -> Any:
+    index = [slice(None)] * x.dim()
+    index[dim] = slice(start, start + step * length, step) if length else slice(0, 0)
+    return x[tuple(index)]
+
+
+def _weight_slice(x: WeightExpr, dim: int, start: int, step: int, length: int, rank: int = 0) -> WeightExpr:
+    return ["slice", x, [[0, None, 1]] * dim + [[start, start + step * length, step]]]
+
+
+register(OpDef(
+    "reshape", _reshaped, reference=lambda torch, x, shape: x.reshape(shape),
+    alias=lambda view, node: views.reshape(view, node.out.shape),
+    weight_expr=lambda x, shape: ["reshape", x, list(shape)],
+    cases=(Case(((4, 6),), {"shape": (3, 8)}), Case(((2, 3, 5, 7),), {"shape": (2, 105)}, ("float32", "int64"),
+           layouts=("row", "nhwc8")), Case(((6, 1),), {"shape": (2, 1, 3)}), Case(((0, 3),), {"shape": (0,)}))))
+
+register(OpDef(
+    "permute", _permuted, reference=lambda torch, x, dims: x.permute(dims),
+    alias=lambda view, node: views.permute(view, as_ints(node.attrs["dims"])),
+    weight_expr=lambda x, dims: ["permute", x, list(dims)],
+    cases=(Case(((3, 5),), {"dims": (1, 0)}), Case(((2, 3, 5, 7),), {"dims": (0, 2, 3, 1)}, ("float32", "int64")))))
+
+register(OpDef(
+    "expand", _reshaped, reference=lambda torch, x, shape: x.expand(shape),
+    alias=lambda view, node: views.expand(view, node.out.shape),
+    weight_expr=lambda x, shape: ["broadcast", x, list(shape)],
+    cases=(Case(((3, 1),), {"shape": (2, 3, 5)}), Case(((),), {"shape": (7,)}))))
+
+register(OpDef(
+    "slice", _sliced, reference=_reference_slice, weight_expr=_weight_slice,
+    alias=lambda view, node: views.slice_dim(view, as_int(node.attrs["dim"]), as_dim(node.attrs["start"]),
+                                             as_int(node.attrs["step"]), node.out.shape[as_int(node.attrs["dim"])]),
+    cases=(Case(((7, 5),), {"dim": 0, "start": 1, "step": 2, "length": 3}, ("float32", "int64")),
+           Case(((2, 9, 3, 3),), {"dim": 1, "start": 4, "step": 1, "length": 5}, layouts=("row", "nhwc8")))))
+
+
+def reshape(b: Builder, value: str, shape: tuple[Dim, ...]) -> str:
+    """``value`` in another shape, itself where it has that already."""
+    return value if b.shape(value) == shape else b.emit("reshape", value, shape=shape)
+
+
+def permute(b: Builder, value: str, dims: tuple[int, ...]) -> str:
+    return value if dims == tuple(range(len(dims))) else b.emit("permute", value, dims=dims)
+
+
+def slice_dim(b: Builder, value: str, dim: int, start: Dim, length: Dim, step: int = 1) -> str:
+    """Elements ``start, start + step, ...`` of dimension ``dim``, ``length`` of them."""
+    if b.shape(value)[dim] == length and start == 0 and step == 1:
+        return value
+    return b.emit("slice", value, dim=dim, start=start, step=step, length=length)
+
+
+def tensor_input(node: Node, index: int = 0) -> str:
+    """The node's input at this place, which must be there."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None:
+        raise unsupported(f"input {index} is absent")
+    return value
+
+
+@lowers("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints",
+        "aten.unflatten.int", "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default",
+        "aten.squeeze_.dim", "aten.unsqueeze_.default", "aten.view_as.default", "aten.reshape_as.default")
+def lower_reshape(b: Builder, node: Node) -> str:
+    return reshape(b, tensor_input(node), node.out.shape)
+
+
+@lowers("aten.permute.default")
+def lower_permute(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    dims = as_ints(node.attrs["dims"])
+    return permute(b, x, tuple(wrap_dim(dim, len(dims)) for dim in dims))
+
+
+@lowers("aten.transpose.int", "aten.t.default", "aten.numpy_T.default", "aten.mT.default")
+def lower_transpose(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    order = list(range(rank := len(b.shape(x))))
+    if node.op in ("aten.t.default", "aten.mT.default"):
+        first, second = (rank - 2, rank - 1) if rank >= 2 else (0, 0)
+    elif node.op == "aten.numpy_T.default":
+        return permute(b, x, tuple(reversed(order)))
+    else:
+        first, second = wrap_dim(node.attrs["dim0"], rank), wrap_dim(node.attrs["dim1"], rank)
+    if rank:
+        order[first], order[second] = order[second], order[first]
+    return permute(b, x, tuple(order))
+
+
+@lowers("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
+def lower_expand(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    return x if b.shape(x) == node.out.shape else b.emit("expand", x, shape=node.out.shape)
+
+
+def clamp_index(index: Dim, size: Dim) -> Dim:
+    """A slice's bound as PyTorch takes it: from the end where negative, then within the dimension."""
+    if isinstance(index, int) and isinstance(size, int):
+        return min(max(index + size if index < 0 else index, 0), size)
+    if isinstance(index, int) and index < 0:
+        index = size + index
+    if isinstance(index, int) and index >= 1 << 62:
+        return size
+    return maximum(minimum(index, size), 0) if not (index == 0 or index == size) else index
+
+
+@lowers("aten.slice.Tensor")
+def lower_slice(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    dim = wrap_dim(node.attrs.get("dim", 0), len(b.shape(x)))
+    start, end, step = node.attrs.get("start"), node.attrs.get("end"), as_int(node.attrs.get("step", 1))
+    size = b.shape(x)[dim]
+    first = clamp_index(0 if start is None else as_dim(start), size)
+    last = clamp_index(size if end is None else as_dim(end), size)
+    length = ceil_div(last - first, step)
+    return slice_dim(b, x, dim, first, max(length, 0) if isinstance(length, int) else node.out.shape[dim], step)
+
+
+@lowers("aten.narrow.default")
+def lower_narrow(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
+    return slice_dim(b, x, dim, clamp_index(as_dim(node.attrs["start"]), b.shape(x)[dim]), node.out.shape[dim])
+
+
+@lowers("aten.select.int")
+def lower_select(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
+    index = as_dim(node.attrs["index"])
+    if isinstance(index, int) and index < 0:
+        index = b.shape(x)[dim] + index
+    return reshape(b, slice_dim(b, x, dim, index, 1), node.out.shape)
+
+
+@lowers("aten.split.Tensor", "aten.split.sizes", "aten.split_with_sizes.default", "aten.chunk.default",
+        "aten.unbind.int", "aten.tensor_split.sections", "aten.unsafe_split.Tensor", "aten.unsafe_chunk.default")
+def lower_split(b: Builder, node: Node) -> list[str]:
+    x = tensor_input(node)
+    dim = wrap_dim(node.attrs.get("dim", 0), len(b.shape(x)))
+    results, start = [], 0
+    for out in node.outs:
+        length = 1 if node.op == "aten.unbind.int" else out.shape[dim]
+        results.append(reshape(b, slice_dim(b, x, dim, start, length), out.shape))
+        start = start + length  # type: ignore[assignment]
+    return results
+
+
+def _joined(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    spec, dim = _spec(specs, attrs), as_int(attrs["dim"])
+    shape = list(spec.shape)
+    total: Dim = 0
+    for other in specs:
+        assert other is not None
+        total = total + other.shape[dim]
+    shape[dim] = total
+    return (TensorSpec(tuple(shape), spec.dtype),)
+
+
+def _emit_concat(e: Any, node: Node) -> None:
+    out, start, dim = e.output(node), 0, as_int(node.attrs["dim"])
+    for value in node.inputs:
+        view = e.view(value)
+        length = view.shape[dim]
+        e.copy(view, views.slice_dim(out, dim, start, 1, length), node)
+        start = start + length
+
+
+register(OpDef(
+    "concat", _joined, emit=_emit_concat, reference=lambda torch, *xs, dim: torch.cat(xs, dim),
+    layout=lambda node, layouts: "nhwc8" if node.out.rank == 4 and set(layouts) == {"nhwc8"} else "row",
+    weight_expr=lambda *xs, dim: ["concat", list(xs), dim],
+    cases=(Case(((2, 3), (2, 5), (2, 1)), {"dim": 1}, ("float32", "int64")), Case(((1, 7), (3, 7)), {"dim": 0}),
+           Case(((2, 3, 5, 5), (2, 9, 5, 5)), {"dim": 1}, layouts=("row", "nhwc8")))))
+
+
+@lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
+def lower_cat(b: Builder, node: Node) -> str:
+    values = [value for value in node.inputs if value is not None and b.shape(value) != (0,)]
+    if not values:
+        return tensor_input(node)
+    dim = wrap_dim(node.attrs.get("dim", 0), node.out.rank)
+    values = [cast(b, value, node.out.dtype) for value in values]
+    return values[0] if len(values) == 1 else b.emit("concat", *values, dim=dim)
+
+
+@lowers("aten.stack.default")
+def lower_stack(b: Builder, node: Node) -> str:
+    dim = wrap_dim(node.attrs.get("dim", 0), node.out.rank)
+    shape = (*node.out.shape[:dim], 1, *node.out.shape[dim + 1:])
+    values = [reshape(b, cast(b, value, node.out.dtype), shape) for value in node.inputs if value is not None]
+    return values[0] if len(values) == 1 else b.emit("concat", *values, dim=dim)
+
+
+def _emit_pad(e: Any, node: Node) -> None:
+    view, out = e.view(node.inputs[0]), e.output(node)
+    inner = out
+    for dim, (low, _) in enumerate(_pairs(node.attrs["pads"])):
+        inner = views.slice_dim(inner, dim, low, 1, view.shape[dim])
+    e.fill(out, node.attrs["value"], node)
+    e.copy(view, inner, node)
+
+
+def _pairs(attr: Attr) -> list[tuple[int, int]]:
+    flat = as_ints(attr)
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _padded(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    spec = _spec(specs, attrs)
+    return (TensorSpec(tuple(size + low + high for size, (low, high)
+                             in zip(spec.shape, _pairs(attrs["pads"]), strict=True)), spec.dtype),)
+
+
+def _reference_pad(torch: Any, x: Any, pads: tuple[int, ...], value: float) -> Any:
+    pairs = list(zip(pads[::2], pads[1::2], strict=True))
+    return torch.nn.functional.pad(x, [size for pair in reversed(pairs) for size in pair], value=value)
+
+
+register(OpDef(
+    "pad", _padded, emit=_emit_pad, reference=_reference_pad,
+    layout=lambda node, layouts: layouts[0] or "row",
+    weight_expr=None,
+    cases=(Case(((3, 5),), {"pads": (1, 2, 0, 3), "value": 0.0}), Case(((2, 3, 5, 5),), {
+        "pads": (0, 0, 0, 0, 1, 1, 2, 0), "value": -1.5}, layouts=("row", "nhwc8")))))
+
+
+@lowers("aten.pad.default", "aten.constant_pad_nd.default")
+def lower_pad(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    if node.attrs.get("mode", "constant") != "constant":
+        raise unsupported(f"padding mode {node.attrs['mode']!r}", "pad with a constant")
+    widths = as_ints(node.attrs["pad"])
+    if not widths or not any(widths):
+        return x
+    rank = len(b.shape(x))
+    pairs = [(0, 0)] * (rank - len(widths) // 2) + [(widths[i], widths[i + 1]) for i in range(len(widths) - 2, -2, -2)]
+    for dim, (low, high) in enumerate(pairs):      # a negative width cuts
+        if low < 0 or high < 0:
+            x = slice_dim(b, x, dim, max(-low, 0), b.shape(x)[dim] + min(low, 0) + min(high, 0))
+    flat = tuple(max(width, 0) for pair in pairs for width in pair)
+    value = node.attrs.get("value")
+    return b.emit("pad", x, pads=flat, value=0 if value is None else value) if any(flat) else x
+
+
+@lowers("aten.repeat.default")
+def lower_repeat(b: Builder, node: Node) -> str:
+    x = tensor_input(node)
+    times = as_dims(node.attrs["repeats"])
+    lead = len(times) - len(b.shape(x))
+    shape = (*(1 for _ in range(lead)), *b.shape(x))
+    if not all(is_static(size) for size in times):
+        raise unsupported("a symbolic number of repetitions")
+    split: list[Dim] = []
+    wide: list[Dim] = []
+    for size, count in zip(shape, times, strict=True):
+        split += [1, size]
+        wide += [count, size]
+    repeated = b.emit("expand", reshape(b, x, tuple(split)), shape=tuple(wide))
+    return reshape(b, repeated, tuple(product(wide[i:i + 2]) for i in range(0, len(wide), 2)))

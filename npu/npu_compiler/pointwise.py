@@ -1,0 +1,137 @@
+"""Elementwise kernels over strided views: fused bodies, copies and fills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from npu_compiler import views
+from npu_compiler.ctext import Step, body_lines, index_text, size_text, unpack_body
+from npu_compiler.dtypes import SHORT, STORAGE_TYPE
+from npu_compiler.errors import Unsupported
+from npu_compiler.ops import Cost
+from npu_compiler.select import BufferUse
+from npu_compiler.views import View
+from torch_ir.expr import Dim, ceil_div, product
+from torch_ir.ir import ITEM_SIZE, Attr, Node
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+TEMPLATE = "ops/pointwise.cl.j2"
+
+
+@dataclass(frozen=True)
+class Loops:
+    """An iteration space shared by several views: sizes from outer to inner, and each view's stride per dimension."""
+
+    sizes: tuple[Dim, ...]
+    strides: tuple[tuple[Dim, ...], ...]
+
+
+def collapse(e: Emitter, views_: Sequence[View]) -> Loops:
+    """The fewest loops that walk views of one shape together, in the first view's memory order.
+
+    Dimensions of size 1 go; dimensions that every view walks as one become one.
+    """
+    dims = [(size, tuple(view.strides[i] for view in views_)) for i, size in enumerate(views_[0].shape) if size != 1]
+    dims.sort(key=lambda dim: -e.bounds(dim[1][0])[1])
+    merged: list[tuple[Dim, tuple[Dim, ...]]] = []
+    for size, strides in dims:
+        if merged and all(outer == inner * size for outer, inner in zip(merged[-1][1], strides, strict=True)):
+            merged[-1] = (merged[-1][0] * size, strides)
+        else:
+            merged.append((size, strides))
+    if not merged:
+        merged = [(1, tuple(0 for _ in views_))]
+    return Loops(tuple(size for size, _ in merged),
+                 tuple(tuple(strides[i] for _, strides in merged) for i in range(len(views_))))
+
+
+def index_type(e: Emitter, views_: Sequence[View]) -> str:
+    """"int" where every element index of every view provably fits, else "long"."""
+    for view in views_:
+        reach = e.bounds(view.offset)[1] + sum(
+            max(e.bounds(size)[1] - 1, 0) * abs(e.bounds(stride)[1])
+            for size, stride in zip(view.shape, view.strides, strict=True))
+        if reach >= 1 << 31:
+            return "long"
+    return "int"
+
+
+def check_dtypes(e: Emitter, dtypes: Sequence[str]) -> None:
+    """Refuses dtypes that the target does not have."""
+    for dtype in dtypes:
+        if dtype not in e.target.dtypes or dtype not in STORAGE_TYPE:
+            raise Unsupported(f"dtype {dtype} on target {e.target.name}", f"use one of {', '.join(e.target.dtypes)}")
+
+
+def emit(e: Emitter, node: Node) -> None:
+    """A node of an elementwise op, or of several fused ones."""
+    if node.op == "pointwise":
+        body = unpack_body(node.attrs["body"])
+        inputs = [value for value in node.inputs if value is not None]
+    else:
+        inputs = [value for value in node.inputs if value is not None]
+        positions = iter(range(len(inputs)))
+        operands: Any = tuple(f"i{next(positions)}" if value is not None else node.attrs["scalar"]
+                              for value in node.inputs)
+        body = (Step(node.op, operands, node.attrs, node.out.dtype),)
+    sources = [views.expand(e.view(value), node.out.shape) for value in inputs]
+    emit_body(e, body, sources, e.output(node), node)
+
+
+def emit_copy(e: Emitter, source: View, target: View, node: Node) -> None:
+    """Copies one view to another, converting dtype."""
+    body = () if source.dtype == target.dtype else (Step("cast", ("i0",), {"dtype": target.dtype}, target.dtype),)
+    emit_body(e, body, [source], target, node)
+
+
+def emit_fill(e: Emitter, target: View, value: Attr, node: Node) -> None:
+    """Sets every element."""
+    assert isinstance(value, (int, float))
+    emit_body(e, (Step("add", (value, 0), {}, target.dtype),), [], target, node)
+
+
+def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target: View, node: Node) -> None:
+    """``target[...] = body(sources[...])``; all views have the target's shape."""
+    check_dtypes(e, [target.dtype, *(view.dtype for view in sources), *(step.dtype for step in body)])
+    if any(e.bounds(size)[1] == 0 for size in target.shape):
+        return
+    everything = [target, *(replace(view, shape=target.shape) for view in sources)]
+    loops = collapse(e, everything)
+    inner, outer = loops.sizes[-1], loops.sizes[:-1]
+    rows = product(outer)
+    longest = e.bounds(inner)[1]
+    grain = max(min(e.target.grain, longest), 1)
+    rows_per_item = max(e.target.grain // longest, 1)
+    kind = index_type(e, everything)
+    symbols, symbol_args = e.symbol_args([*loops.sizes, *(s for strides in loops.strides for s in strides),
+                                          *(view.offset for view in everything)])
+    names = [f"o{i}" for i in range(len(outer))]
+    operands = [{
+        "type": STORAGE_TYPE[view.dtype],
+        "row": index_text(list(zip(names, strides[:-1], strict=True)), view.offset, kind),
+        "step": "i" if strides[-1] == 1 else "0" if strides[-1] == 0 else
+                f"{'(long)' if kind == 'long' else ''}i * {size_text(strides[-1])}",
+    } for view, strides in zip(everything, loops.strides, strict=True)]
+    lines = body_lines(body, [view.dtype for view in sources])
+    params = {
+        "target": operands[0], "sources": operands[1:], "lines": lines, "index_type": kind, "symbols": symbols,
+        "result": f"t{len(body) - 1}" if body else "i0", "inner": size_text(inner), "grain": grain,
+        "rows": size_text(rows), "rows_per_item": rows_per_item,
+        "outer": [(name, size_text(size)) for name, size in zip(names, outer, strict=True)],
+    }
+    ops = [step.op for step in body] or ["copy"]
+    cost = Cost(flops=node.out.numel * len(body) if node.outs else 0,
+                bytes_read=sum((_distinct(view) * ITEM_SIZE[view.dtype] for view in sources), 0),
+                bytes_written=target.spec.nbytes)
+    e.call("_".join(ops[:4]), "pointwise", TEMPLATE, params, node=node, dtype=SHORT[target.dtype], cost=cost,
+           args=[*(BufferUse(view.buffer, "r") for view in sources), BufferUse(target.buffer, "w"), *symbol_args],
+           global_size=(ceil_div(inner, grain), ceil_div(rows, rows_per_item)), local_size=None)
+
+
+def _distinct(view: View) -> Dim:
+    """Elements of a view without its repetitions."""
+    return product(size for size, stride in zip(view.shape, view.strides, strict=True) if stride != 0)

@@ -1,0 +1,35 @@
+"""Shape rules that several op records share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from npu_compiler.errors import Unsupported
+from torch_ir.expr import Dim
+
+
+def broadcast(shapes: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...]:
+    """The shape that tensors of these shapes have together, aligned at the right."""
+    rank = max(len(shape) for shape in shapes)
+    result: list[Dim] = []
+    for position in range(rank):
+        sizes = {shape[position - rank + len(shape)] for shape in shapes if position - rank + len(shape) >= 0}
+        sizes.discard(1)
+        if len(sizes) > 1:
+            raise Unsupported(f"shapes {', '.join(map(str, shapes))} do not broadcast")
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(result)
+
+
+def window_out(size: Dim, kernel: int, stride: int, padding: tuple[int, int], dilation: int, ceil: bool = False) -> Dim:
+    """How many windows fit: the output size of a convolution or pooling dimension.
+
+    With ``ceil`` a last window that starts inside the input or its left padding may hang over the end (as PyTorch).
+    """
+    span = size + (sum(padding) - dilation * (kernel - 1) - 1)
+    if not ceil:
+        return span // stride + 1
+    out = (span + (stride - 1)) // stride + 1
+    if isinstance(out, int) and isinstance(size, int) and (out - 1) * stride >= size + padding[0]:
+        out -= 1
+    return out

@@ -1,0 +1,133 @@
+"""Values as strided views of buffers: what makes permute, slice, expand and most reshapes free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch_ir.expr import Dim, product
+from torch_ir.ir import ITEM_SIZE, TensorSpec
+
+#: Channels-last images pad their channels to a multiple of this, so that every pixel starts at a vector's alignment.
+CHANNEL_BLOCK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """``shape`` elements of ``buffer``, the first at ``offset``, dimension ``i`` advancing by ``strides[i]`` elements."""
+
+    buffer: str
+    dtype: str
+    shape: tuple[Dim, ...]
+    strides: tuple[Dim, ...]
+    offset: Dim = 0
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.shape, self.dtype)
+
+    def is_dense(self) -> bool:
+        """Whether the elements lie row-major without gaps (the offset does not matter)."""
+        return all(size == 1 or stride == expected for size, stride, expected
+                   in zip(self.shape, self.strides, row_strides(self.shape), strict=True))
+
+
+def row_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Element strides of the dense row-major layout. A dimension of size 0 counts as 1."""
+    strides: list[Dim] = []
+    step: Dim = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step = step * (size if size != 0 else 1)
+    return tuple(reversed(strides))
+
+
+def layout_strides(spec: TensorSpec) -> tuple[Dim, ...]:
+    """Element strides of a value in its layout: "row", or "nhwc8" (channels last, padded to CHANNEL_BLOCK)."""
+    if spec.layout == "row":
+        return row_strides(spec.shape)
+    _, channels, *spatial = spec.shape
+    padded = pad_channels(channels)
+    n, *rest = row_strides((spec.shape[0], *spatial, padded))
+    return (n, rest[-1], *rest[:-1])
+
+
+def layout_numel(spec: TensorSpec) -> Dim:
+    """Elements of memory that a value in its layout takes, padding included."""
+    if spec.layout == "row":
+        return spec.numel
+    batch, channels, *spatial = spec.shape
+    return product((batch, *spatial, pad_channels(channels)))
+
+
+def pad_channels(channels: Dim) -> Dim:
+    """``channels`` rounded up to a multiple of CHANNEL_BLOCK."""
+    return (channels + (CHANNEL_BLOCK - 1)) // CHANNEL_BLOCK * CHANNEL_BLOCK
+
+
+def place(buffer: str, spec: TensorSpec) -> View:
+    """The view of a whole buffer that holds ``spec`` in its layout."""
+    return View(buffer, spec.dtype, spec.shape, layout_strides(spec))
+
+
+def permute(view: View, dims: Sequence[int]) -> View:
+    return replace(view, shape=tuple(view.shape[d] for d in dims), strides=tuple(view.strides[d] for d in dims))
+
+
+def expand(view: View, shape: Sequence[Dim]) -> View:
+    """Broadcasts to ``shape`` (aligned at the right), with stride 0 where a dimension is repeated."""
+    lead = len(shape) - len(view.shape)
+    strides: list[Dim] = [0] * lead
+    for size, stride, wanted in zip(view.shape, view.strides, shape[lead:], strict=True):
+        strides.append(stride if size == wanted else 0)
+    return replace(view, shape=tuple(shape), strides=tuple(strides))
+
+
+def slice_dim(view: View, dim: int, start: Dim, step: int, length: Dim) -> View:
+    """Elements ``start, start + step, ...`` of one dimension, ``length`` of them."""
+    stride = view.strides[dim]
+    shape, strides = list(view.shape), list(view.strides)
+    shape[dim], strides[dim] = length, stride * step
+    return replace(view, shape=tuple(shape), strides=tuple(strides), offset=view.offset + stride * start)
+
+
+def reshape(view: View, shape: Sequence[Dim]) -> View | None:
+    """The view in another shape of as many elements; None where it takes a copy."""
+    target = tuple(shape)
+    if target == view.shape:
+        return view
+    if view.is_dense() or any(size == 0 for size in target):
+        return replace(view, shape=target, strides=row_strides(target))
+    # Runs of dimensions that lie densely one inside the other can be regrouped; each run must map to whole dimensions.
+    runs: list[tuple[Dim, Dim]] = []
+    for size, stride in zip(view.shape, view.strides, strict=True):
+        if size == 1:
+            continue
+        if runs and runs[-1][1] == stride * size:
+            runs[-1] = (runs[-1][0] * size, stride)
+        else:
+            runs.append((size, stride))
+    strides: list[Dim] = []
+    rest = list(reversed(target))
+    for size, stride in reversed(runs):
+        covered: Dim = 1
+        while rest and covered != size:
+            take = rest.pop(0)
+            strides.append(stride * covered)
+            covered = covered * take
+            if isinstance(covered, int) and isinstance(size, int) and covered > size:
+                return None
+        if covered != size:
+            return None
+        while rest and rest[0] == 1:
+            strides.append(stride * covered)
+            rest.pop(0)
+    if any(size != 1 for size in rest):
+        return None
+    strides += [1] * len(rest)
+    return replace(view, shape=target, strides=tuple(reversed(strides)))
+
+
+def nbytes(spec: TensorSpec) -> Dim:
+    """Bytes of memory that a value in its layout takes, padding included."""
+    return layout_numel(spec) * ITEM_SIZE[spec.dtype]

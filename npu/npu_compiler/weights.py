@@ -1,0 +1,95 @@
+"""Values that are known before a run: weights, constants and what is computed from them alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npu_compiler.ops import op_def
+from npu_runtime.program import Transform, WeightExpr
+from torch_ir.ir import IR, Node
+
+
+def constant_exprs(ir: IR) -> dict[str, WeightExpr]:
+    """value -> how it is computed when weights are loaded, for every value where that is possible."""
+    found: dict[str, WeightExpr] = {}
+    for name, key in ir.weight_name_mapping.items():
+        found[name] = ["tensor", key]
+    for name, constant in ir.constants.items():
+        found[name] = const_expr(constant.data, constant.spec.dtype, _static(constant.spec.shape))
+    for node in ir.nodes:
+        expr = _node_expr(node, found)
+        if expr is not None:
+            found[node.outputs[0]] = expr
+    return found
+
+
+def const_expr(data: bytes, dtype: str, shape: tuple[int, ...]) -> WeightExpr:
+    """Little-endian row-major bytes as an expression."""
+    return ["const", dtype, list(shape), base64.b64encode(data).decode()]
+
+
+def scalar_expr(value: float) -> WeightExpr:
+    """A number as an expression."""
+    return const_expr(np.float64(value).tobytes(), "float64", ())
+
+
+def _static(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(int(size) for size in shape)
+
+
+def _node_expr(node: Node, known: dict[str, WeightExpr]) -> WeightExpr | None:
+    if len(node.outputs) != 1 or any(value is not None and value not in known for value in node.inputs):
+        return None
+    if not node.inputs or any(not isinstance(size, int) for out in node.outs for size in out.shape):
+        return None
+    try:
+        make = op_def(node.op).weight_expr
+    except KeyError:
+        return None
+    if make is None:
+        return None
+    attrs = dict(node.attrs)
+    inputs = [known[value] if value is not None else scalar_expr(_number(attrs.pop("scalar"))) for value in node.inputs]
+    return make(*inputs, **attrs)
+
+
+def _number(attr: object) -> float:
+    assert isinstance(attr, (int, float))
+    return attr
+
+
+class Transforms:
+    """The weight tensors that a program asks for, each named after its first source and a digest of its expression."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Transform] = {}
+
+    def add(self, expr: WeightExpr, shape: tuple[int, ...], dtype: str) -> str:
+        """The name of the tensor that ``expr`` gives, cast to ``dtype``; asking twice gives the same name."""
+        full = expr if expr[0] == "cast" and expr[2] == dtype else ["cast", expr, dtype]
+        digest = hashlib.sha256(json.dumps([full, list(shape)]).encode()).hexdigest()[:12]
+        name = f"{first_key(expr)}@{digest}"
+        self.made.setdefault(name, Transform(name, shape, dtype, full))
+        return name
+
+
+def first_key(expr: Any) -> str:
+    """The first weight that an expression reads; "constant" where it reads none."""
+    if isinstance(expr, list):
+        if len(expr) == 2 and expr[0] == "tensor":
+            return str(expr[1])
+        for part in expr:
+            key = first_key(part)
+            if key != "constant":
+                return key
+    return "constant"
+
+
+#: Gives a weight's packed form from its plain one.
+Pack = Callable[[WeightExpr], WeightExpr]
