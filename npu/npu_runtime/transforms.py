@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -120,7 +120,7 @@ def _tensors(expr: object, depth: int) -> Iterator[str]:
         case ["tensor", str(key)]:
             yield key
         case ["const", str(dtype), [*shape], str(data)] if dtype in ITEM_SIZE and _sizes(shape):
-            _constant(dtype, tuple(shape), data)
+            _constant(dtype, shape, data)
         case [str(name), a, b] if name in _BINARY:
             yield from _tensors(a, depth - 1)
             yield from _tensors(b, depth - 1)
@@ -149,14 +149,14 @@ def _sizes(values: list[Any]) -> bool:
     )
 
 
-def _constant(dtype: str, shape: tuple[int, ...], data: str) -> Array:
+def _constant(dtype: str, shape: Sequence[Any], data: str) -> Array:
     try:
         raw = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise FormatError(f"a constant's data is not base64: {error}") from None
     if len(raw) != nbytes(shape, dtype):
         raise FormatError(
-            f"a constant {dtype}{list(shape)} has {len(raw)} bytes of data, not {nbytes(shape, dtype)}"
+            f"a constant {dtype}{shape} has {len(raw)} bytes of data, not {nbytes(shape, dtype)}"
         )
     return np.frombuffer(raw, dtype=numpy_dtype(dtype).newbyteorder("<")).reshape(shape)
 
@@ -172,7 +172,7 @@ def _evaluate(expr: WeightExpr, load: Load) -> Array:
             return load(key)
         case ["const", str(dtype), [*shape], str(data)]:
             check(expr)
-            return _constant(dtype, tuple(shape), data)
+            return _constant(dtype, shape, data)
         case [str(name), a, b] if name in _BINARY:
             return np.asarray(_BINARY[name](_wide(_evaluate(a, load)), _wide(_evaluate(b, load))))
         case [str(name), a] if name in _UNARY:
@@ -221,7 +221,7 @@ def _shape(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[
             return tuple(shape)
         case [name, a, b] if name in _BINARY:
             return np.broadcast_shapes(_shape(a, shapes), _shape(b, shapes))
-        case ["reshape", a, [*sizes]]:
+        case ["reshape", a, sizes]:
             if prod(_shape(a, shapes)) != prod(sizes):
                 raise ValueError(f"{prod(_shape(a, shapes))} elements cannot have shape {sizes}")
             return tuple(sizes)

@@ -122,8 +122,8 @@ class Prepared:
                 return None
             raise WeightsMismatchError(
                 f"{self.name} was prepared for another program: {spec.name!r} is "
-                f"{'made otherwise' if spec.name in self._contents else 'missing'} there; prepare the weights "
-                "again (doit weights:<model>) or load the original weights"
+                f"{'made otherwise' if spec.name in self._contents else 'missing'} there; prepare the "
+                "weights again (doit weights:<model>) or load the original weights"
             )
         entry = self._file.entries[name]
         if (entry.shape, entry.dtype) != (spec.shape, spec.dtype):
