@@ -1,0 +1,393 @@
+"""Compares compiled models with other ways to run them on this machine, in one sitting.
+
+    python benchmarks/peers.py resnet18 efficientnet_lite0 --device pocl --json peers.json
+
+Each peer runs in a process of its own. They take turns: while one runs, the others block on a pipe, so that
+no thread pool of theirs spins meanwhile. All are held to the same cores and threads, get the same input and
+the same weights, and are checked against PyTorch first. Absolute times drift on shared machines: quote the
+ratios.
+
+Needs the model's built artifacts (`doit weights:resnet18`) and the extra `peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "npu"), str(ROOT)]
+
+#: Runs the model once: the first output for the input that it was opened with.
+Step: TypeAlias = Callable[[], Any]
+
+#: Whose outputs the others must give.
+REFERENCE = "pytorch"
+OURS = "npubin"
+#: Runs at the start of each turn that do not count: caches and clocks settle.
+SETTLE = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a peer is asked to run."""
+
+    model: str
+    target: str
+    device: str | None
+    threads: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of a peer, and the ratio of ours to it: of the medians, and the quartiles over the
+    rounds."""
+
+    peer: str
+    version: str
+    median: float
+    p10: float
+    p90: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    samples: tuple[float, ...]
+
+
+class PeerError(RuntimeError):
+    """A peer cannot run, or gives other results."""
+
+
+def open_npubin(work: Work) -> tuple[Step, str]:
+    """Our compiled program, from files."""
+    from npu_runtime.device import Device
+    from npu_runtime.executor import Executor
+    from npu_runtime.program import CompiledProgram
+    from npu_runtime.weight_loader import load_weights
+
+    job = job_of(work)
+    for path in (job.npubin("main"), job.prepared_weights):
+        if not path.is_file():
+            raise PeerError(f"{path.relative_to(ROOT)} is missing; build it: doit weights:{work.model}")
+    device = Device(work.device, threads=work.threads)
+    program = CompiledProgram.load(job.npubin("main"))
+    executor = Executor(program, device)
+    weights = load_weights(job.prepared_weights, program, device)
+    inputs, output = inputs_of(work), program.output_specs[0].name
+    return lambda: executor.run(inputs, weights)[output].to_numpy(), f"{device.name}, {device.driver}"
+
+
+def open_pytorch(work: Work) -> tuple[Step, str]:
+    """Eager PyTorch."""
+    import torch
+
+    torch.set_num_threads(work.threads)
+    model = reference_of(work).module
+    inputs = {name: torch.from_numpy(value) for name, value in inputs_of(work).items()}
+
+    def step() -> Any:
+        with torch.inference_mode():
+            return model(**inputs).numpy()
+
+    return step, torch.__version__
+
+
+def open_onnxruntime(work: Work) -> tuple[Step, str]:
+    """ONNX Runtime's CPU provider, all graph optimisations."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = work.threads, 1
+    session = onnxruntime.InferenceSession(onnx_file(work), options, providers=["CPUExecutionProvider"])
+    feed = dict(zip([item.name for item in session.get_inputs()], inputs_of(work).values(), strict=True))
+    return lambda: session.run(None, feed)[0], onnxruntime.__version__
+
+
+def open_openvino(work: Work) -> tuple[Step, str]:
+    """OpenVINO's CPU plugin, latency hint, float32."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(
+        str(onnx_file(work)),
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": work.threads,
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
+    request, feed = compiled.create_infer_request(), list(inputs_of(work).values())
+    return lambda: request.infer(feed)[0], openvino.__version__.partition("-")[0]
+
+
+PEERS: dict[str, Callable[[Work], tuple[Step, str]]] = {
+    OURS: open_npubin,
+    "onnxruntime": open_onnxruntime,
+    "openvino": open_openvino,
+    REFERENCE: open_pytorch,
+}
+
+
+def job_of(work: Work) -> Any:
+    """The build's job, for its paths."""
+    from pipelines.config import find_config
+    from pipelines.job import Job
+
+    config = find_config(ROOT, work.model)
+    if list(config.programs) != ["main"]:
+        raise PeerError(
+            f"{work.model} has the programs {', '.join(config.programs)}; only models with one "
+            "program called main can be compared"
+        )
+    return Job(ROOT, config, work.target)
+
+
+def reference_of(work: Work) -> Any:
+    """The PyTorch module with the weights that the build fetched."""
+    from pipelines.reference import Reference
+
+    job = job_of(work)
+    if not job.source_weights.is_file():
+        raise PeerError(
+            f"{job.source_weights.relative_to(ROOT)} is missing; build it: doit fetch:{work.model}"
+        )
+    return Reference(job.config, job.source_weights)
+
+
+def inputs_of(work: Work) -> dict[str, Any]:
+    """The same made-up inputs for every peer."""
+    from pipelines.inputs import made_up_inputs, upper_sizes
+
+    config = job_of(work).config
+    return made_up_inputs(config.programs["main"], upper_sizes(config, config.bench.sizes), (work.seed,))
+
+
+def onnx_file(work: Work) -> Path:
+    """The model as ONNX with its weights, exported once for each content of the weights."""
+    from pipelines.results import file_digest
+
+    digest = file_digest(job_of(work).source_weights)[:16]
+    path = ROOT / "artifacts" / ".peers" / f"{work.model}-{digest}.onnx"
+    if not path.is_file():
+        import torch
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.onnx")
+        inputs = {name: torch.from_numpy(value) for name, value in inputs_of(work).items()}
+        torch.onnx.export(
+            reference_of(work).module,
+            kwargs=inputs,
+            f=str(temporary),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        temporary.replace(path)
+    return path
+
+
+def serve(name: str, work: Work, check: Path) -> None:
+    """A peer's process: opens the model, saves its first result to ``check``, then answers every line ``N``
+    on standard input with the milliseconds of N runs as JSON. Anything that a library prints goes to
+    standard error."""
+    import numpy as np
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    step, version = PEERS[name](work)
+    with check.open("wb") as file:
+        np.save(file, np.asarray(step()))
+    print(json.dumps(version), file=answers, flush=True)
+    for line in sys.stdin:
+        samples = []
+        for number in range(SETTLE + int(line)):
+            start = time.perf_counter_ns()
+            step()
+            if number >= SETTLE:
+                samples.append((time.perf_counter_ns() - start) / 1e6)
+        print(json.dumps(samples), file=answers, flush=True)
+
+
+class Child:
+    """A peer's process, seen from here."""
+
+    def __init__(self, name: str, work: Work, folder: Path, cores: Sequence[int]) -> None:
+        self.name = name
+        self.check = folder / f"{name}.npy"
+        self._errors: IO[str] = (folder / f"{name}.log").open("w+")
+        threads = str(work.threads)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", name, json.dumps(asdict(work)), str(self.check)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "OMP_NUM_THREADS": threads, "POCL_MAX_PTHREAD_COUNT": threads},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+        self.version: str = self._answer()
+
+    def run(self, repeats: int) -> list[float]:
+        """Milliseconds of ``repeats`` runs; waits for them."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{repeats}\n")
+        self._process.stdin.flush()
+        found: list[float] = self._answer()
+        return found
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._errors.close()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            last = (self._errors.read().strip().splitlines() or ["no message"])[-1]
+            raise PeerError(f"{self.name} ended: {last}")
+        return json.loads(line)
+
+
+def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup: int) -> list[Times]:
+    """Times ``names`` in turns, in another order each round. Raises ``PeerError``."""
+    import tempfile
+
+    import numpy as np
+
+    cores = sorted(os.sched_getaffinity(0))[: work.threads]
+    with tempfile.TemporaryDirectory() as folder:
+        children: list[Child] = []
+        try:
+            for name in names:
+                children.append(Child(name, work, Path(folder), cores))
+            check_results(work, children)
+            for child in children:
+                child.run(warmup)
+            samples: dict[str, list[list[float]]] = {name: [] for name in names}
+            for number in range(rounds):
+                shift = number % len(children)
+                for child in children[shift:] + children[:shift]:
+                    time.sleep(0.02)  # what the peer before still spins, it spins now
+                    samples[child.name].append(child.run(repeats))
+        finally:
+            for child in children:
+                child.close()
+    ours = np.array(samples[OURS])
+    found = []
+    for child in children:
+        theirs = np.array(samples[child.name])
+        by_round = np.median(ours, axis=1) / np.median(theirs, axis=1)
+        low, high = np.percentile(by_round, (25, 75))
+        p10, median, p90 = np.percentile(theirs, (10, 50, 90))
+        found.append(
+            Times(
+                child.name,
+                child.version,
+                float(median),
+                float(p10),
+                float(p90),
+                float(np.median(ours) / median),
+                float(low),
+                float(high),
+                tuple(theirs.ravel().round(4).tolist()),
+            )
+        )
+    return found
+
+
+def check_results(work: Work, children: Sequence[Child], tolerance: float = 1e-3) -> None:
+    """Raises ``PeerError`` unless every peer's first result is the reference's, relative to its largest
+    value."""
+    import numpy as np
+
+    results = {child.name: np.load(child.check) for child in children}
+    expected = results.get(REFERENCE, results[OURS])
+    for name, found in results.items():
+        error = float(np.abs(found - expected).max() / np.abs(expected).max())
+        if found.shape != expected.shape or not error <= tolerance:
+            raise PeerError(f"{name} computes something else for {work.model}: relative error {error:.1e}")
+
+
+def show(work: Work, times: Sequence[Times]) -> None:
+    """A table for the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{work.model}, {work.threads} threads", title_justify="left")
+    for column in ("peer", "version", "median ms", "p10", "p90", "npubin / peer", "quartiles"):
+        table.add_column(column, justify="left" if column in ("peer", "version") else "right")
+    for row in sorted(times, key=lambda row: row.median):
+        colour = "green" if row.ratio <= 1 else "yellow" if row.ratio <= 1.3 else "red"
+        ratio = (
+            ("1", "")
+            if row.peer == OURS
+            else (f"[{colour}]{row.ratio:.2f}[/]", f"{row.ratio_low:.2f} to {row.ratio_high:.2f}")
+        )
+        table.add_row(
+            f"[bold]{row.peer}[/]" if row.peer == OURS else row.peer,
+            row.version,
+            f"{row.median:.2f}",
+            f"{row.p10:.2f}",
+            f"{row.p90:.2f}",
+            *ratio,
+        )
+    Console().print(table)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    if arguments[:1] == ["--serve"]:
+        serve(arguments[1], Work(**json.loads(arguments[2])), Path(arguments[3]))
+        return 0
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("models", nargs="+", help="names of files in configs/models")
+    parser.add_argument("--target", default="cpu", help="which target's program of ours (default: cpu)")
+    parser.add_argument(
+        "--device", help="the OpenCL device for ours: pocl, intel (default: the runtime's choice)"
+    )
+    parser.add_argument("--peers", default=",".join(PEERS), help=f"some of {', '.join(PEERS)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each peer (default: 10)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs in a turn (default: 3)")
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also writes everything to this file")
+    options = parser.parse_args(arguments)
+    wanted = set(options.peers.split(","))
+    if unknown := wanted - PEERS.keys():
+        parser.error(f"unknown peer {', '.join(sorted(unknown))}; choose from {', '.join(PEERS)}")
+    names = [name for name in PEERS if name in wanted | {OURS}]
+    results = {}
+    try:
+        for model in options.models:
+            work = Work(model, options.target, options.device, options.threads)
+            times = compare(work, names, options.rounds, options.repeats, options.warmup)
+            show(work, times)
+            results[model] = {"work": asdict(work), "times": [asdict(row) for row in times]}
+    except (PeerError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
