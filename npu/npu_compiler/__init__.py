@@ -1,4 +1,5 @@
-"""IR -> OpenCL program. Names load when they are first used, so that importing a part costs only that part."""
+"""IR -> OpenCL program. Names load when they are first used, so that importing a part costs only that
+part."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ if TYPE_CHECKING:
     from npu_compiler.errors import CompileError, UnsupportedOpError
     from npu_runtime.program import CompiledProgram
 
-__all__ = ["CompileError", "CompileResult", "CompiledProgram", "UnsupportedOpError", "compile_ir", "compile_with_report"]
+__all__ = [
+    "CompileError",
+    "CompileResult",
+    "CompiledProgram",
+    "UnsupportedOpError",
+    "compile_ir",
+    "compile_with_report",
+]
 
 _HOME = {
     "compile_ir": "npu_compiler.compiler",

@@ -41,7 +41,8 @@ PRECISIONS = ("float32",)
 
 @dataclass(frozen=True)
 class CompileResult:
-    """A program, and how it came to be: the template files read, the choices made, the graph after each pass."""
+    """A program, and how it came to be: the template files read, the choices made, the graph after each
+    pass."""
 
     program: CompiledProgram
     templates: tuple[str, ...]
@@ -49,23 +50,36 @@ class CompileResult:
     dumps: Mapping[str, str]
 
 
-def compile_ir(ir: IR | str | Path | Mapping[str, Any], *, target: str = "cpu", precision: str | None = None,
-               program: str = "main", expose_values: bool = False) -> CompiledProgram:
+def compile_ir(
+    ir: IR | str | Path | Mapping[str, Any],
+    *,
+    target: str = "cpu",
+    precision: str | None = None,
+    program: str = "main",
+    expose_values: bool = False,
+) -> CompiledProgram:
     """Compiles a graph for a target.
 
-    ``ir`` is an ``IR``, the path of an IR file or the file's content as a dict. ``precision``: the dtype of the
-    arithmetic, "float32" or None for the graph's own. ``program`` is the name among the model's programs. With
-    ``expose_values`` every value that survives fusion is an output as well, under its name in the graph.
+    ``ir`` is an ``IR``, the path of an IR file or the file's content as a dict. ``precision``: the dtype of
+    the arithmetic, "float32" or None for the graph's own. ``program`` is the name among the model's programs.
+    With ``expose_values`` every value that survives fusion is an output as well, under its name in the graph.
 
-    Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph and
-    ``CompileError`` for anything else.
+    Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph
+    and ``CompileError`` for anything else.
     """
-    return compile_with_report(ir, target=target, precision=precision, program=program,
-                               expose_values=expose_values).program
+    return compile_with_report(
+        ir, target=target, precision=precision, program=program, expose_values=expose_values
+    ).program
 
 
-def compile_with_report(ir: IR | str | Path | Mapping[str, Any], *, target: str = "cpu", precision: str | None = None,
-                        program: str = "main", expose_values: bool = False) -> CompileResult:
+def compile_with_report(
+    ir: IR | str | Path | Mapping[str, Any],
+    *,
+    target: str = "cpu",
+    precision: str | None = None,
+    program: str = "main",
+    expose_values: bool = False,
+) -> CompileResult:
     """``compile_ir`` with the templates, choices and intermediate graphs. Raises the same errors."""
     if precision not in (None, *PRECISIONS):
         raise CompileError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -107,20 +121,45 @@ def assemble(ir: IR, emitted: Emitted, target: Target, program: str) -> Compiled
     for name, info in sorted(emitted.buffers.items()):
         life = lifetimes.get(name)
         size = info.nbytes if life is None else life.nbytes
-        buffers.append(Buffer(name, info.kind, _dim(size), info.ref, offsets.get(name, 0),  # type: ignore[arg-type]
-                              life.first if life else 0, life.last if life else 0))
+        buffers.append(
+            Buffer(
+                name,
+                info.kind,
+                _dim(size),
+                info.ref,
+                offsets.get(name, 0),  # type: ignore[arg-type]
+                life.first if life else 0,
+                life.last if life else 0,
+            )
+        )
     values = ir.values()
     return CompiledProgram(
-        format_version=FORMAT_VERSION, model=ir.name, program=program, target=target.name, profile=target.profile,
-        device_type=target.device_type, options=target.options,
-        symbols=tuple(Symbol(name, low, high) for name, (low, high) in ir.symbols.items()), guards=(),
-        input_specs=tuple(IOSpec(name, _dims(spec.shape), spec.dtype, *emitted.input_bounds.get(name, (None, None)))
-                          for name, spec in ir.inputs.items()),
-        output_specs=tuple(IOSpec(output.name, _dims(values[output.value].shape), values[output.value].dtype)
-                           for output in ir.outputs),
-        states=tuple(_state(state) for state in ir.states.values()), transforms=transforms,
-        transform_digest=digest(transforms), arena_bytes=arena, buffers=tuple(buffers), kernels=kernels,
-        steps=tuple(_step(call) for call in emitted.calls), kernel_sources=sources)
+        format_version=FORMAT_VERSION,
+        model=ir.name,
+        program=program,
+        target=target.name,
+        profile=target.profile,
+        device_type=target.device_type,
+        options=target.options,
+        symbols=tuple(Symbol(name, low, high) for name, (low, high) in ir.symbols.items()),
+        guards=(),
+        input_specs=tuple(
+            IOSpec(name, _dims(spec.shape), spec.dtype, *emitted.input_bounds.get(name, (None, None)))
+            for name, spec in ir.inputs.items()
+        ),
+        output_specs=tuple(
+            IOSpec(output.name, _dims(values[output.value].shape), values[output.value].dtype)
+            for output in ir.outputs
+        ),
+        states=tuple(_state(state) for state in ir.states.values()),
+        transforms=transforms,
+        transform_digest=digest(transforms),
+        arena_bytes=arena,
+        buffers=tuple(buffers),
+        kernels=kernels,
+        steps=tuple(_step(call) for call in emitted.calls),
+        kernel_sources=sources,
+    )
 
 
 def _lifetimes(ir: IR, emitted: Emitted) -> dict[str, memory.Lifetime]:
@@ -129,14 +168,18 @@ def _lifetimes(ir: IR, emitted: Emitted) -> dict[str, memory.Lifetime]:
         for use in call.args:
             if isinstance(use, BufferUse) and emitted.buffers[use.buffer].kind == "scratch":
                 spans[use.buffer] = (spans.get(use.buffer, (index, index))[0], index)
-    return {name: memory.Lifetime(bounds_of(emitted.buffers[name].nbytes, ir.symbols)[1], first, last)
-            for name, (first, last) in spans.items()}
+    return {
+        name: memory.Lifetime(bounds_of(emitted.buffers[name].nbytes, ir.symbols)[1], first, last)
+        for name, (first, last) in spans.items()
+    }
 
 
 def _render(calls: tuple[KernelCall, ...]) -> tuple[dict[str, str], tuple[Kernel, ...]]:
     entries = {call.entry: call for call in calls}
     texts = {entry: render(call.template, {"entry": entry, **call.params}) for entry, call in entries.items()}
-    sources = {"kernels/_prelude.cl": render(PRELUDE, {"fp64": any("double" in text for text in texts.values())})}
+    sources = {
+        "kernels/_prelude.cl": render(PRELUDE, {"fp64": any("double" in text for text in texts.values())})
+    }
     kernels = []
     for entry, text in texts.items():
         name = f"kernels/{entry}.cl"
@@ -147,8 +190,14 @@ def _render(calls: tuple[KernelCall, ...]) -> tuple[dict[str, str], tuple[Kernel
 
 def _step(call: KernelCall) -> Step:
     cost = StepCost(_dim(call.cost.flops), _dim(call.cost.bytes_read), _dim(call.cost.bytes_written))
-    return Step(call.entry, tuple(_arg(use) for use in call.args), _dims(call.global_size), call.local_size,
-                call.origin, cost)
+    return Step(
+        call.entry,
+        tuple(_arg(use) for use in call.args),
+        _dims(call.global_size),
+        call.local_size,
+        call.origin,
+        cost,
+    )
 
 
 def _arg(use: BufferUse | ScalarUse) -> Arg:

@@ -77,19 +77,30 @@ def index_text(terms: Sequence[tuple[str, Dim]], offset: Dim, index_type: str) -
 
 def step_text(step: Step, operand_dtypes: Sequence[str], names: Sequence[str], vector: int = 1) -> str:
     """A step as a C expression over ``names``; ``vector`` > 1 for OpenCL vectors of that many lanes."""
-    dtype = next((dtype for dtype, operand in zip(operand_dtypes, step.operands, strict=True)
-                  if isinstance(operand, str) and not (step.op == "where" and operand is step.operands[0])), step.dtype)
+    dtype = next(
+        (
+            dtype
+            for dtype, operand in zip(operand_dtypes, step.operands, strict=True)
+            if isinstance(operand, str) and not (step.op == "where" and operand is step.operands[0])
+        ),
+        step.dtype,
+    )
     ctype = COMPUTE_TYPE[dtype] + (str(vector) if vector > 1 else "")
-    texts = [name if isinstance(operand, str) else f"(({ctype})({literal(operand, dtype)}))"
-             for name, operand in zip(names, step.operands, strict=True)]
+    texts = [
+        name if isinstance(operand, str) else f"(({ctype})({literal(operand, dtype)}))"
+        for name, operand in zip(names, step.operands, strict=True)
+    ]
     if step.op == "cast":
         target = COMPUTE_TYPE[step.dtype]
         return f"({texts[0]} != 0 ? 1 : 0)" if step.dtype == "bool" else f"(({target}){texts[0]})"
     op = op_def(step.op)
     assert op.expr is not None
     expr = op.expr if is_float(dtype) or op.int_expr is None else op.int_expr
-    return expr.format(T=ctype, **dict(zip("xyz", texts, strict=False)),
-                       **{name: value for name, value in step.attrs.items() if name != "scalar"})
+    return expr.format(
+        T=ctype,
+        **dict(zip("xyz", texts, strict=False)),
+        **{name: value for name, value in step.attrs.items() if name != "scalar"},
+    )
 
 
 def body_lines(body: Sequence[Step], input_dtypes: Sequence[str]) -> list[str]:

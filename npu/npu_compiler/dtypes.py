@@ -6,20 +6,46 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 #: What a value is in memory.
-STORAGE_TYPE: Mapping[str, str] = MappingProxyType({
-    "float32": "float", "float64": "double", "int8": "char", "int16": "short", "int32": "int", "int64": "long",
-    "uint8": "uchar", "bool": "uchar",
-})
+STORAGE_TYPE: Mapping[str, str] = MappingProxyType(
+    {
+        "float32": "float",
+        "float64": "double",
+        "int8": "char",
+        "int16": "short",
+        "int32": "int",
+        "int64": "long",
+        "uint8": "uchar",
+        "bool": "uchar",
+    }
+)
 #: What a kernel computes with.
-COMPUTE_TYPE: Mapping[str, str] = MappingProxyType({
-    "float32": "float", "float64": "double", "int8": "char", "int16": "short", "int32": "int", "int64": "long",
-    "uint8": "uchar", "bool": "uchar",
-})
+COMPUTE_TYPE: Mapping[str, str] = MappingProxyType(
+    {
+        "float32": "float",
+        "float64": "double",
+        "int8": "char",
+        "int16": "short",
+        "int32": "int",
+        "int64": "long",
+        "uint8": "uchar",
+        "bool": "uchar",
+    }
+)
 #: The short form in kernels' names.
-SHORT: Mapping[str, str] = MappingProxyType({
-    "float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64", "int8": "i8", "int16": "i16",
-    "int32": "i32", "int64": "i64", "uint8": "u8", "bool": "b8",
-})
+SHORT: Mapping[str, str] = MappingProxyType(
+    {
+        "float16": "f16",
+        "bfloat16": "bf16",
+        "float32": "f32",
+        "float64": "f64",
+        "int8": "i8",
+        "int16": "i16",
+        "int32": "i32",
+        "int64": "i64",
+        "uint8": "u8",
+        "bool": "b8",
+    }
+)
 _RANK = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 
 
@@ -33,7 +59,8 @@ def category(dtype: str) -> int:
 
 
 def promote(dtypes: Sequence[str]) -> str:
-    """The dtype that tensors of these dtypes compute in together (PyTorch's rule for tensors of rank above 0)."""
+    """The dtype that tensors of these dtypes compute in together (PyTorch's rule for tensors of rank above
+    0)."""
     result = dtypes[0]
     for dtype in dtypes[1:]:
         if {result, dtype} == {"uint8", "int8"}:
@@ -62,7 +89,9 @@ def literal(value: float, dtype: str) -> str:
             return "NAN"
         if number in (float("inf"), float("-inf")):
             return "INFINITY" if number > 0 else "(-INFINITY)"
-        text = f"{number!r}{suffix}" if "." in repr(number) or "e" in repr(number) else f"{number!r}.0{suffix}"
+        text = (
+            f"{number!r}{suffix}" if "." in repr(number) or "e" in repr(number) else f"{number!r}.0{suffix}"
+        )
         return f"({text})" if number < 0 else text
     number = int(value)
     if number == -(1 << 63):

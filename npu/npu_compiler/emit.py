@@ -21,7 +21,8 @@ from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, TensorSpec
 
 @dataclass(frozen=True)
 class BufferInfo:
-    """Memory that calls use: its kind, what it refers to (see ``npu_runtime.program.Buffer``) and its bytes."""
+    """Memory that calls use: its kind, what it refers to (see ``npu_runtime.program.Buffer``) and its
+    bytes."""
 
     kind: str
     ref: str
@@ -56,7 +57,8 @@ class Emitter:
         self._transforms = Transforms()
         self._direct = self._direct_outputs()
 
-    # -- values -----------------------------------------------------------------------------------------------------
+    # -- values
+    # -----------------------------------------------------------------------------------------------------
 
     def spec(self, value: str) -> TensorSpec:
         return self._specs[value]
@@ -72,7 +74,9 @@ class Emitter:
         """Whether the value is computed when weights are loaded."""
         return value in self._constants
 
-    def weight(self, value: str, shape: tuple[int, ...], pack: Pack = lambda expr: expr, dtype: str = "") -> View:
+    def weight(
+        self, value: str, shape: tuple[int, ...], pack: Pack = lambda expr: expr, dtype: str = ""
+    ) -> View:
         """A constant value in a form of its own: ``pack`` rearranges its expression into ``shape``."""
         dtype = dtype or self._specs[value].dtype
         name = self._transforms.add(pack(self._constants[value]), shape, dtype)
@@ -84,7 +88,10 @@ class Emitter:
         """Memory for an output of ``node`` in that output's layout."""
         value, spec = node.outputs[index], node.outs[index]
         if value in self._direct:
-            name, info = f"output:{self._direct[value]}", BufferInfo("output", self._direct[value], spec.nbytes)
+            name, info = (
+                f"output:{self._direct[value]}",
+                BufferInfo("output", self._direct[value], spec.nbytes),
+            )
         else:
             name, info = value, BufferInfo("scratch", "", views.nbytes(spec))
         self.buffers[name] = info
@@ -110,16 +117,38 @@ class Emitter:
         self.decisions.append(f"{op} pixels={pixels} out={out} inner={inner}: {tile} by rule")
         return tile
 
-    # -- kernels ----------------------------------------------------------------------------------------------------
+    # -- kernels
+    # ----------------------------------------------------------------------------------------------------
 
-    def call(self, op: str, variant: str, template: str, params: Mapping[str, Param], *, node: Node,
-             args: Sequence[BufferUse | ScalarUse], global_size: Sequence[Dim], local_size: Sequence[int] | None = None,
-             shown: Mapping[str, int | str] | None = None, dtype: str = "f32", cost: Cost | None = None) -> None:
+    def call(
+        self,
+        op: str,
+        variant: str,
+        template: str,
+        params: Mapping[str, Param],
+        *,
+        node: Node,
+        args: Sequence[BufferUse | ScalarUse],
+        global_size: Sequence[Dim],
+        local_size: Sequence[int] | None = None,
+        shown: Mapping[str, int | str] | None = None,
+        dtype: str = "f32",
+        cost: Cost | None = None,
+    ) -> None:
         """Enqueues a kernel. ``shown`` are the parameters that its name spells out."""
         entry = kernel_name(op, dtype, variant, shown or {}, {"template": template, **params})
-        self.calls.append(KernelCall(
-            entry, template, params, tuple(args), tuple(global_size), tuple(local_size) if local_size else None,
-            cost or Cost(), node.origin or (node.name,)))
+        self.calls.append(
+            KernelCall(
+                entry,
+                template,
+                params,
+                tuple(args),
+                tuple(global_size),
+                tuple(local_size) if local_size else None,
+                cost or Cost(),
+                node.origin or (node.name,),
+            )
+        )
 
     def symbol_args(self, dims: Sequence[Dim]) -> tuple[list[str], list[ScalarUse]]:
         """The symbols that these sizes mention, as names for a kernel's parameters and as its arguments."""
@@ -142,7 +171,8 @@ class Emitter:
         self.copy(view, made, node)
         return made
 
-    # -- the whole graph --------------------------------------------------------------------------------------------
+    # -- the whole graph
+    # --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         refusals: list[Refusal] = []
@@ -202,7 +232,8 @@ class Emitter:
         return found
 
     def _finish(self) -> None:
-        """Copies to outputs that no kernel wrote itself; then states take their new values, all reads being done."""
+        """Copies to outputs that no kernel wrote itself; then states take their new values, all reads being
+        done."""
         results = Node("outputs", "copy", (), (), ())
         for output in self.ir.outputs:
             if self._direct.get(output.value) != output.name:
@@ -230,8 +261,11 @@ class Emitter:
 
     def result(self) -> Emitted:
         used = {use.buffer for call in self.calls for use in call.args if isinstance(use, BufferUse)}
-        kept = {name: info for name, info in self.buffers.items()
-                if name in used or info.kind in ("output", "state")}
+        kept = {
+            name: info
+            for name, info in self.buffers.items()
+            if name in used or info.kind in ("output", "state")
+        }
         made = {name: transform for name, transform in self._transforms.made.items() if name in kept}
         return Emitted(tuple(self.calls), kept, made, tuple(self.decisions), dict(self.input_bounds))
 
@@ -254,4 +288,3 @@ def writes(*buffers: View) -> Iterator[BufferUse]:
 def int_scalars(*values: Dim) -> Iterator[ScalarUse]:
     """Arguments of type int."""
     return (ScalarUse(value) for value in values)
-

@@ -26,7 +26,8 @@ class Refusal:
 
 
 class Unsupported(Exception):
-    """Raised by a lowering or an emission to refuse the node at hand; collected into ``UnsupportedOpError``."""
+    """Raised by a lowering or an emission to refuse the node at hand; collected into
+    ``UnsupportedOpError``."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
@@ -39,4 +40,6 @@ class UnsupportedOpError(CompileError):
     def __init__(self, model: str, refusals: tuple[Refusal, ...]) -> None:
         self.refusals = refusals
         lines = "\n".join(f"  {refusal}" for refusal in refusals)
-        super().__init__(f"{model}: {len(refusals)} node{'s' * (len(refusals) > 1)} cannot be compiled:\n{lines}")
+        super().__init__(
+            f"{model}: {len(refusals)} node{'s' * (len(refusals) > 1)} cannot be compiled:\n{lines}"
+        )

@@ -14,8 +14,8 @@ from torch_ir.ir import Attr, Node, TensorSpec
 class Builder:
     """Collects the nodes that replace one extracted node.
 
-    ``emit`` adds a node and returns the name of its (first) output; ``rename`` gives the final values the names that the
-    rest of the graph knows.
+    ``emit`` adds a node and returns the name of its (first) output; ``rename`` gives the final values the
+    names that the rest of the graph knows.
     """
 
     def __init__(self, node: Node, specs: Mapping[str, TensorSpec], taken: set[str]) -> None:
@@ -42,8 +42,9 @@ class Builder:
         name = self._fresh(f"{self.node.name}.{op}")
         outputs = (name,) if len(outs) == 1 else tuple(self._fresh(f"{name}.{i}") for i in range(len(outs)))
         self._specs.update(zip(outputs, outs, strict=True))
-        self.nodes.append(Node(name, op, inputs, outputs, outs, attrs, self.node.loc,
-                               self.node.origin or (self.node.name,)))
+        self.nodes.append(
+            Node(name, op, inputs, outputs, outs, attrs, self.node.loc, self.node.origin or (self.node.name,))
+        )
         return outputs
 
     def _fresh(self, base: str) -> str:
@@ -55,7 +56,8 @@ class Builder:
         return name
 
     def finish(self, results: Sequence[str]) -> tuple[tuple[Node, ...], dict[str, str]]:
-        """The nodes, with results made here renamed to the original outputs; and original -> result for all others."""
+        """The nodes, with results made here renamed to the original outputs; and original -> result for all
+        others."""
         made = {output for node in self.nodes for output in node.outputs}
         rename: dict[str, str] = {}
         aliases: dict[str, str] = {}
@@ -67,8 +69,14 @@ class Builder:
         nodes = []
         for node in self.nodes:
             outputs = tuple(rename.get(output, output) for output in node.outputs)
-            nodes.append(replace(node, name=outputs[0] if len(outputs) == 1 else node.name, outputs=outputs,
-                                 inputs=tuple(rename.get(v, v) if v is not None else None for v in node.inputs)))
+            nodes.append(
+                replace(
+                    node,
+                    name=outputs[0] if len(outputs) == 1 else node.name,
+                    outputs=outputs,
+                    inputs=tuple(rename.get(v, v) if v is not None else None for v in node.inputs),
+                )
+            )
         return tuple(nodes), aliases
 
 

@@ -27,8 +27,9 @@ def align(nbytes: int) -> int:
 def plan(buffers: Mapping[str, Lifetime]) -> tuple[dict[str, int], int]:
     """Offsets and the arena's size, in bytes.
 
-    Greedy by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020): the largest
-    buffer first, each at the lowest offset where it meets no placed buffer that is alive at the same time.
+    Greedy by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020): the
+    largest buffer first, each at the lowest offset where it meets no placed buffer that is alive at the same
+    time.
     """
     placed: list[tuple[int, int, Lifetime]] = []
     offsets: dict[str, int] = {}
@@ -45,11 +46,15 @@ def plan(buffers: Mapping[str, Lifetime]) -> tuple[dict[str, int], int]:
 def largest_live_set(lifetimes: Sequence[Lifetime]) -> int:
     """The most bytes that are alive at one step: no plan can do with less."""
     steps = {life.first for life in lifetimes}
-    return max((sum(life.nbytes for life in lifetimes if life.first <= step <= life.last) for step in steps), default=0)
+    return max(
+        (sum(life.nbytes for life in lifetimes if life.first <= step <= life.last) for step in steps),
+        default=0,
+    )
 
 
 def check(buffers: Mapping[str, Lifetime], offsets: Mapping[str, int], arena: int) -> None:
-    """Replays the plan step by step on a list of owned byte ranges. Raises ``CompileError`` if two owners ever meet.
+    """Replays the plan step by step on a list of owned byte ranges. Raises ``CompileError`` if two owners
+    ever meet.
 
     NOTE: deliberately shares nothing with ``plan``.
     """
@@ -60,8 +65,11 @@ def check(buffers: Mapping[str, Lifetime], offsets: Mapping[str, int], arena: in
             raise CompileError(f"memory plan: {name} ends outside the arena of {arena} bytes")
     last = max((life.last for life in buffers.values()), default=-1)
     for step in range(last + 1):
-        ranges = sorted((offsets[name], offsets[name] + life.nbytes, name)
-                        for name, life in buffers.items() if life.first <= step <= life.last and life.nbytes)
+        ranges = sorted(
+            (offsets[name], offsets[name] + life.nbytes, name)
+            for name, life in buffers.items()
+            if life.first <= step <= life.last and life.nbytes
+        )
         for (_, end, left), (start, _, right) in zip(ranges, ranges[1:], strict=False):
             if start < end:
                 raise CompileError(f"memory plan: {left} and {right} overlap at step {step}")

@@ -24,7 +24,8 @@ TEMPLATE = "ops/pointwise.cl.j2"
 
 @dataclass(frozen=True)
 class Loops:
-    """An iteration space shared by several views: sizes from outer to inner, and each view's stride per dimension."""
+    """An iteration space shared by several views: sizes from outer to inner, and each view's stride per
+    dimension."""
 
     sizes: tuple[Dim, ...]
     strides: tuple[tuple[Dim, ...], ...]
@@ -35,7 +36,11 @@ def collapse(e: Emitter, views_: Sequence[View]) -> Loops:
 
     Dimensions of size 1 go; dimensions that every view walks as one become one.
     """
-    dims = [(size, tuple(view.strides[i] for view in views_)) for i, size in enumerate(views_[0].shape) if size != 1]
+    dims = [
+        (size, tuple(view.strides[i] for view in views_))
+        for i, size in enumerate(views_[0].shape)
+        if size != 1
+    ]
     dims.sort(key=lambda dim: -e.bounds(dim[1][0])[1])
     merged: list[tuple[Dim, tuple[Dim, ...]]] = []
     for size, strides in dims:
@@ -45,16 +50,19 @@ def collapse(e: Emitter, views_: Sequence[View]) -> Loops:
             merged.append((size, strides))
     if not merged:
         merged = [(1, tuple(0 for _ in views_))]
-    return Loops(tuple(size for size, _ in merged),
-                 tuple(tuple(strides[i] for _, strides in merged) for i in range(len(views_))))
+    return Loops(
+        tuple(size for size, _ in merged),
+        tuple(tuple(strides[i] for _, strides in merged) for i in range(len(views_))),
+    )
 
 
 def index_type(e: Emitter, views_: Sequence[View]) -> str:
-    """"int" where every element index of every view provably fits, else "long"."""
+    """ "int" where every element index of every view provably fits, else "long"."""
     for view in views_:
         reach = e.bounds(view.offset)[1] + sum(
             max(e.bounds(size)[1] - 1, 0) * abs(e.bounds(stride)[1])
-            for size, stride in zip(view.shape, view.strides, strict=True))
+            for size, stride in zip(view.shape, view.strides, strict=True)
+        )
         if reach >= 1 << 31:
             return "long"
     return "int"
@@ -64,7 +72,9 @@ def check_dtypes(e: Emitter, dtypes: Sequence[str]) -> None:
     """Refuses dtypes that the target does not have."""
     for dtype in dtypes:
         if dtype not in e.target.dtypes or dtype not in STORAGE_TYPE:
-            raise Unsupported(f"dtype {dtype} on target {e.target.name}", f"use one of {', '.join(e.target.dtypes)}")
+            raise Unsupported(
+                f"dtype {dtype} on target {e.target.name}", f"use one of {', '.join(e.target.dtypes)}"
+            )
 
 
 def emit(e: Emitter, node: Node) -> None:
@@ -75,8 +85,9 @@ def emit(e: Emitter, node: Node) -> None:
     else:
         inputs = [value for value in node.inputs if value is not None]
         positions = iter(range(len(inputs)))
-        operands: Any = tuple(f"i{next(positions)}" if value is not None else node.attrs["scalar"]
-                              for value in node.inputs)
+        operands: Any = tuple(
+            f"i{next(positions)}" if value is not None else node.attrs["scalar"] for value in node.inputs
+        )
         body = (Step(node.op, operands, node.attrs, node.out.dtype),)
     sources = [views.expand(e.view(value), node.out.shape) for value in inputs]
     emit_body(e, body, sources, e.output(node), node)
@@ -84,7 +95,11 @@ def emit(e: Emitter, node: Node) -> None:
 
 def emit_copy(e: Emitter, source: View, target: View, node: Node) -> None:
     """Copies one view to another, converting dtype."""
-    body = () if source.dtype == target.dtype else (Step("cast", ("i0",), {"dtype": target.dtype}, target.dtype),)
+    body = (
+        ()
+        if source.dtype == target.dtype
+        else (Step("cast", ("i0",), {"dtype": target.dtype}, target.dtype),)
+    )
     emit_body(e, body, [source], target, node)
 
 
@@ -107,29 +122,62 @@ def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target:
     grain = max(min(e.target.grain, longest), 1)
     rows_per_item = max(e.target.grain // longest, 1)
     kind = index_type(e, everything)
-    symbols, symbol_args = e.symbol_args([*loops.sizes, *(s for strides in loops.strides for s in strides),
-                                          *(view.offset for view in everything)])
+    symbols, symbol_args = e.symbol_args(
+        [
+            *loops.sizes,
+            *(s for strides in loops.strides for s in strides),
+            *(view.offset for view in everything),
+        ]
+    )
     names = [f"o{i}" for i in range(len(outer))]
-    operands = [{
-        "type": STORAGE_TYPE[view.dtype],
-        "row": index_text(list(zip(names, strides[:-1], strict=True)), view.offset, kind),
-        "step": "i" if strides[-1] == 1 else "0" if strides[-1] == 0 else
-                f"{'(long)' if kind == 'long' else ''}i * {size_text(strides[-1])}",
-    } for view, strides in zip(everything, loops.strides, strict=True)]
+    operands = [
+        {
+            "type": STORAGE_TYPE[view.dtype],
+            "row": index_text(list(zip(names, strides[:-1], strict=True)), view.offset, kind),
+            "step": "i"
+            if strides[-1] == 1
+            else "0"
+            if strides[-1] == 0
+            else f"{'(long)' if kind == 'long' else ''}i * {size_text(strides[-1])}",
+        }
+        for view, strides in zip(everything, loops.strides, strict=True)
+    ]
     lines = body_lines(body, [view.dtype for view in sources])
     params = {
-        "target": operands[0], "sources": operands[1:], "lines": lines, "index_type": kind, "symbols": symbols,
-        "result": f"t{len(body) - 1}" if body else "i0", "inner": size_text(inner), "grain": grain,
-        "rows": size_text(rows), "rows_per_item": rows_per_item,
+        "target": operands[0],
+        "sources": operands[1:],
+        "lines": lines,
+        "index_type": kind,
+        "symbols": symbols,
+        "result": f"t{len(body) - 1}" if body else "i0",
+        "inner": size_text(inner),
+        "grain": grain,
+        "rows": size_text(rows),
+        "rows_per_item": rows_per_item,
         "outer": [(name, size_text(size)) for name, size in zip(names, outer, strict=True)],
     }
     ops = [step.op for step in body] or ["copy"]
-    cost = Cost(flops=node.out.numel * len(body) if node.outs else 0,
-                bytes_read=sum((_distinct(view) * ITEM_SIZE[view.dtype] for view in sources), 0),
-                bytes_written=target.spec.nbytes)
-    e.call("_".join(ops[:4]), "pointwise", TEMPLATE, params, node=node, dtype=SHORT[target.dtype], cost=cost,
-           args=[*(BufferUse(view.buffer, "r") for view in sources), BufferUse(target.buffer, "w"), *symbol_args],
-           global_size=(ceil_div(inner, grain), ceil_div(rows, rows_per_item)), local_size=None)
+    cost = Cost(
+        flops=node.out.numel * len(body) if node.outs else 0,
+        bytes_read=sum((_distinct(view) * ITEM_SIZE[view.dtype] for view in sources), 0),
+        bytes_written=target.spec.nbytes,
+    )
+    e.call(
+        "_".join(ops[:4]),
+        "pointwise",
+        TEMPLATE,
+        params,
+        node=node,
+        dtype=SHORT[target.dtype],
+        cost=cost,
+        args=[
+            *(BufferUse(view.buffer, "r") for view in sources),
+            BufferUse(target.buffer, "w"),
+            *symbol_args,
+        ],
+        global_size=(ceil_div(inner, grain), ceil_div(rows, rows_per_item)),
+        local_size=None,
+    )
 
 
 def _distinct(view: View) -> Dim:

@@ -34,8 +34,13 @@ def _check(condition: bool, message: str) -> str:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_load), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False)
+        loader=jinja2.FunctionLoader(_load),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
     environment.globals["check"] = _check
     return environment
 
@@ -78,15 +83,19 @@ def includes(template: str) -> list[str]:
     for match in _INCLUDE.finditer(text):
         quoted = match[1]
         if quoted[0] not in "'\"":
-            raise CompileError(f"templates/{template}: the name in {match[0]!r} must be a literal, so that it can be listed")
+            raise CompileError(
+                f"templates/{template}: the name in {match[0]!r} must be a literal, so that it can be listed"
+            )
         names.append(quoted.strip("'\""))
     return names
 
 
 def renderer(cache_of: dict[str, str]) -> Callable[[str, str, Mapping[str, Any]], str]:
     """A function (entry, template, params) -> source that renders each entry once into ``cache_of``."""
+
     def once(entry: str, template: str, params: Mapping[str, Any]) -> str:
         if entry not in cache_of:
             cache_of[entry] = render(template, {"entry": entry, **params})
         return cache_of[entry]
+
     return once

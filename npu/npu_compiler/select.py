@@ -33,7 +33,8 @@ class ScalarUse:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One enqueue of the kernel that ``template`` renders with ``params``. ``origin`` names the nodes it computes."""
+    """One enqueue of the kernel that ``template`` renders with ``params``. ``origin`` names the nodes it
+    computes."""
 
     entry: str
     template: str
@@ -45,7 +46,9 @@ class KernelCall:
     origin: tuple[str, ...] = ()
 
 
-def kernel_name(op: str, dtype: str, variant: str, shown: Mapping[str, int | str], params: Mapping[str, Param]) -> str:
+def kernel_name(
+    op: str, dtype: str, variant: str, shown: Mapping[str, int | str], params: Mapping[str, Param]
+) -> str:
     """``<op>_<dtype>_<variant>__<params>``: ``shown`` are the parameters worth reading, as ``<name><value>``.
 
     All others (``params``) enter through a digest, so equal names mean equal kernels.

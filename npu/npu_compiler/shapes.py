@@ -21,10 +21,13 @@ def broadcast(shapes: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
-def window_out(size: Dim, kernel: int, stride: int, padding: tuple[int, int], dilation: int, ceil: bool = False) -> Dim:
+def window_out(
+    size: Dim, kernel: int, stride: int, padding: tuple[int, int], dilation: int, ceil: bool = False
+) -> Dim:
     """How many windows fit: the output size of a convolution or pooling dimension.
 
-    With ``ceil`` a last window that starts inside the input or its left padding may hang over the end (as PyTorch).
+    With ``ceil`` a last window that starts inside the input or its left padding may hang over the end (as
+    PyTorch).
     """
     span = size + (sum(padding) - dilation * (kernel - 1) - 1)
     if not ceil:

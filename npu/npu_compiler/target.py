@@ -1,4 +1,5 @@
-"""What the compiler knows of a kind of device: ``configs/targets/<name>.yaml``, never the device that is present."""
+"""What the compiler knows of a kind of device: ``configs/targets/<name>.yaml``, never the device that is
+present."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from npu_compiler.resources import config_root
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits and habits of a kind of device. Sizes in bytes; ``vector_width`` in float32 lanes.
 
-    ``grain`` is how many elements of simple work one work-item should take: thousands where a work-item is a slice of
-    a thread's loop, one where it is a lane of a wide machine.
+    ``grain`` is how many elements of simple work one work-item should take: thousands where a work-item is a
+    slice of a thread's loop, one where it is a lane of a wide machine.
     """
 
     name: str
@@ -33,10 +34,13 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_target(name: str) -> Target:
     """Reads a target's YAML file. Raises ``CompileError`` for an unknown name or a malformed file."""
     import yaml
+
     folder = config_root() / "targets"
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        known = sorted(
+            entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+        )
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise CompileError(f"unknown target {name!r}: configs/targets has {', '.join(known)}{hint}")

@@ -14,7 +14,8 @@ WORK_PER_ITEM = 200_000
 class Tile:
     """A matrix product's register tile: ``mr`` rows x ``nv`` vectors, ``grain`` tiles per work-item.
 
-    ``order``: "panel" if consecutive work-items share a weight panel, "pixel" if they share rows of the input.
+    ``order``: "panel" if consecutive work-items share a weight panel, "pixel" if they share rows of the
+    input.
     """
 
     mr: int

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from torch_ir.expr import Dim, product
 from torch_ir.ir import ITEM_SIZE, TensorSpec
 
-#: Channels-last images pad their channels to a multiple of this, so that every pixel starts at a vector's alignment.
+#: Channels-last images pad their channels to a multiple of this, so that every pixel starts at a vector's
+#: alignment.
 CHANNEL_BLOCK = 8
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """``shape`` elements of ``buffer``, the first at ``offset``, dimension ``i`` advancing by ``strides[i]`` elements."""
+    """``shape`` elements of ``buffer``, the first at ``offset``, dimension ``i`` advancing by ``strides[i]``
+    elements."""
 
     buffer: str
     dtype: str
@@ -28,8 +30,10 @@ class View:
 
     def is_dense(self) -> bool:
         """Whether the elements lie row-major without gaps (the offset does not matter)."""
-        return all(size == 1 or stride == expected for size, stride, expected
-                   in zip(self.shape, self.strides, row_strides(self.shape), strict=True))
+        return all(
+            size == 1 or stride == expected
+            for size, stride, expected in zip(self.shape, self.strides, row_strides(self.shape), strict=True)
+        )
 
 
 def row_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
@@ -43,7 +47,8 @@ def row_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
 
 
 def layout_strides(spec: TensorSpec) -> tuple[Dim, ...]:
-    """Element strides of a value in its layout: "row", or "nhwc8" (channels last, padded to CHANNEL_BLOCK)."""
+    """Element strides of a value in its layout: "row", or "nhwc8" (channels last, padded to
+    CHANNEL_BLOCK)."""
     if spec.layout == "row":
         return row_strides(spec.shape)
     _, channels, *spatial = spec.shape
@@ -71,7 +76,9 @@ def place(buffer: str, spec: TensorSpec) -> View:
 
 
 def permute(view: View, dims: Sequence[int]) -> View:
-    return replace(view, shape=tuple(view.shape[d] for d in dims), strides=tuple(view.strides[d] for d in dims))
+    return replace(
+        view, shape=tuple(view.shape[d] for d in dims), strides=tuple(view.strides[d] for d in dims)
+    )
 
 
 def expand(view: View, shape: Sequence[Dim]) -> View:
@@ -98,7 +105,8 @@ def reshape(view: View, shape: Sequence[Dim]) -> View | None:
         return view
     if view.is_dense() or any(size == 0 for size in target):
         return replace(view, shape=target, strides=row_strides(target))
-    # Runs of dimensions that lie densely one inside the other can be regrouped; each run must map to whole dimensions.
+    # Runs of dimensions that lie densely one inside the other can be regrouped; each run must map to whole
+    # dimensions.
     runs: list[tuple[Dim, Dim]] = []
     for size, stride in zip(view.shape, view.strides, strict=True):
         if size == 1:

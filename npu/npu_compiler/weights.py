@@ -55,7 +55,10 @@ def _node_expr(node: Node, known: dict[str, WeightExpr]) -> WeightExpr | None:
     if make is None:
         return None
     attrs = dict(node.attrs)
-    inputs = [known[value] if value is not None else scalar_expr(_number(attrs.pop("scalar"))) for value in node.inputs]
+    inputs = [
+        known[value] if value is not None else scalar_expr(_number(attrs.pop("scalar")))
+        for value in node.inputs
+    ]
     return make(*inputs, **attrs)
 
 
@@ -65,7 +68,8 @@ def _number(attr: object) -> float:
 
 
 class Transforms:
-    """The weight tensors that a program asks for, each named after its first source and a digest of its expression."""
+    """The weight tensors that a program asks for, each named after its first source and a digest of its
+    expression."""
 
     def __init__(self) -> None:
         self.made: dict[str, Transform] = {}

@@ -1,4 +1,5 @@
-"""The op registry. A file in this folder registers its records and lowerings when it is imported; nothing lists them.
+"""The op registry. A file in this folder registers its records and lowerings when it is imported; nothing
+lists them.
 
 Two kinds of entries:
 
@@ -41,8 +42,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Sample inputs of an op, for its tests: ``shapes`` (None: an absent optional input), ``attrs``, and how to draw
-    each input's values: "normal", "positive", "index:N" (whole numbers below N), "bool"."""
+    """Sample inputs of an op, for its tests: ``shapes`` (None: an absent optional input), ``attrs``, and how
+    to draw each input's values: "normal", "positive", "index:N" (whole numbers below N), "bool"."""
 
     shapes: tuple[tuple[int, ...] | None, ...]
     attrs: Attrs = field(default_factory=dict)
@@ -57,10 +58,10 @@ class Case:
 class OpDef:
     """An op of the lowered graph.
 
-    ``infer(input specs, attrs)`` gives the output specs. ``reference(torch, *inputs, **attrs)`` is its meaning in
-    PyTorch. Exactly one of the following says how it runs: ``expr`` (an elementwise C expression over ``{x} {y} {z}``,
-    ``{T}`` and the attributes), ``alias`` (a view: from the input's view, or None where that takes a copy), ``emit``
-    (kernels). ``weight_expr`` computes it on weights when they are loaded.
+    ``infer(input specs, attrs)`` gives the output specs. ``reference(torch, *inputs, **attrs)`` is its
+    meaning in PyTorch. Exactly one of the following says how it runs: ``expr`` (an elementwise C expression
+    over ``{x} {y} {z}``, ``{T}`` and the attributes), ``alias`` (a view: from the input's view, or None where
+    that takes a copy), ``emit`` (kernels). ``weight_expr`` computes it on weights when they are loaded.
     """
 
     name: str
@@ -73,7 +74,8 @@ class OpDef:
     emit: Callable[[Emitter, Node], None] | None = None
     weight_expr: Callable[..., WeightExpr] | None = None
     layout: Callable[[Node, Sequence[str | None]], str] | None = None
-    """Layout of its output(s), given those of its inputs; None: as its first input for ``expr``, else "row"."""
+    """Layout of its output(s), given those of its inputs; None: as its first input for ``expr``, else
+    "row"."""
     epilogue: bool = False
     """Whether its kernel can apply elementwise ops to its result before storing it."""
     cost: Callable[[Node], Cost] | None = None
@@ -99,12 +101,14 @@ def register(op: OpDef) -> OpDef:
 
 def lowers(*aten: str) -> Callable[[F], F]:
     """Registers a function as the lowering of these ATen overloads. A second claim on one overload fails."""
+
     def claim(function: F) -> F:
         for name in aten:
             if name in _LOWERINGS:
                 raise RuntimeError(f"two lowerings claim {name!r}")
             _LOWERINGS[name] = function
         return function
+
     return claim
 
 

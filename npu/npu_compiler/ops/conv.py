@@ -1,4 +1,5 @@
-"""Convolutions and linear layers with constant weights, as packed implicit matrix products; depthwise convolutions."""
+"""Convolutions and linear layers with constant weights, as packed implicit matrix products; depthwise
+convolutions."""
 
 from __future__ import annotations
 
@@ -37,15 +38,24 @@ def pads_of(attrs: Attrs) -> tuple[tuple[int, int], tuple[int, int]]:
 def _infer_conv(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     x, w = specs[0], specs[1]
     assert x is not None and w is not None
-    spatial = [window_out(size, int(str(kernel)), stride, pads, dilation) for size, kernel, stride, pads, dilation in
-               zip(x.shape[2:], w.shape[2:], as_ints(attrs["stride"]), pads_of(attrs), as_ints(attrs["dilation"]),
-                   strict=True)]
+    spatial = [
+        window_out(size, int(str(kernel)), stride, pads, dilation)
+        for size, kernel, stride, pads, dilation in zip(
+            x.shape[2:],
+            w.shape[2:],
+            as_ints(attrs["stride"]),
+            pads_of(attrs),
+            as_ints(attrs["dilation"]),
+            strict=True,
+        )
+    ]
     return (TensorSpec((x.shape[0], w.shape[0], *spatial), x.dtype),)
 
 
 def apply_epilogue(torch: Any, y: Any, residual: Any, epilogue: Attr) -> Any:
     """The reference of a fused epilogue: the steps' own references, in order."""
     from npu_compiler.ops import op_def
+
     values = {"i0": y, "i1": residual}
     for index, step in enumerate(unpack_body(epilogue or ())):
         scalar = next((operand for operand in step.operands if not isinstance(operand, str)), None)
@@ -55,35 +65,58 @@ def apply_epilogue(torch: Any, y: Any, residual: Any, epilogue: Attr) -> Any:
     return y
 
 
-def _reference_conv(torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, *, stride: Any, padding: Any,
-                    dilation: Any, groups: int, epilogue: Attr = ()) -> Any:
+def _reference_conv(
+    torch: Any,
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    residual: Any = None,
+    *,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    epilogue: Attr = (),
+) -> Any:
     top, bottom, left, right = padding
     padded = torch.nn.functional.pad(x, (left, right, top, bottom))
     y = torch.nn.functional.conv2d(padded, w, bias, stride, 0, dilation, groups)
     return apply_epilogue(torch, y, residual, epilogue)
 
 
-def _conv_case(x: tuple[int, ...], w: tuple[int, ...], bias: bool = True, stride: tuple[int, int] = (1, 1),
-               padding: tuple[int, int, int, int] = (0, 0, 0, 0), dilation: tuple[int, int] = (1, 1),
-               groups: int = 1) -> Case:
+def _conv_case(
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    bias: bool = True,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Case:
     shapes: list[tuple[int, ...] | None] = [x, w, (w[0],) if bias else None]
-    return Case(tuple(shapes), {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
-                constant=(1, 2), layouts=("row", "nhwc8"))
+    return Case(
+        tuple(shapes),
+        {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
+        constant=(1, 2),
+        layouts=("row", "nhwc8"),
+    )
 
 
 def epilogue_lines(epilogue: Attr) -> list[str]:
     """The steps as C statements that transform the float8 ``v`` and may read the float8 ``r``."""
     lines = []
     for step in unpack_body(epilogue or ()):
-        names = ["r" if operand == "i1" else "v" if isinstance(operand, str) else "" for operand in step.operands]
+        names = [
+            "r" if operand == "i1" else "v" if isinstance(operand, str) else "" for operand in step.operands
+        ]
         dtypes = [step.dtype if isinstance(operand, str) else "" for operand in step.operands]
         lines.append(f"v = {step_text(step, dtypes, names, LANES)};")
     return lines
 
 
 def pack_panels(groups: int, out: int, inner: int, kernel: tuple[int, int], width: int) -> tuple[int, Any]:
-    """Packing of a weight [groups*out, inner, *kernel] into panels of ``width`` channels, then zeros for taps outside
-    the image: see the kernel's template. Returns the element count and the rearrangement."""
+    """Packing of a weight [groups*out, inner, *kernel] into panels of ``width`` channels, then zeros for taps
+    outside the image: see the kernel's template. Returns the element count and the rearrangement."""
     panels = -(-out // width)
     body = groups * panels * width * inner * kernel[0] * kernel[1]
     tail = round_up(inner, LANES)
@@ -99,7 +132,8 @@ def pack_panels(groups: int, out: int, inner: int, kernel: tuple[int, int], widt
 
 
 def pack_bias(groups: int, out: int, width: int) -> tuple[int, Any]:
-    """Packing of a bias [groups*out] into panels of ``width`` channels. Returns the element count and the rearrangement."""
+    """Packing of a bias [groups*out] into panels of ``width`` channels. Returns the element count and the
+    rearrangement."""
     panels = -(-out // width)
 
     def pack(expr: WeightExpr) -> WeightExpr:
@@ -125,7 +159,11 @@ def residual_view(e: Emitter, node: Node, y: View, vectors: bool) -> View | None
         raise AssertionError(f"{node.name}: the residual {view.shape} is not shaped as the output {y.shape}")
     n, _, h, w = view.strides
     dense_pixels = h == w * view.shape[3] or view.shape[2] == 1
-    if (is_vector_view(e, view) and dense_pixels and n == w * view.shape[2] * view.shape[3]) if vectors else dense_pixels:
+    if (
+        (is_vector_view(e, view) and dense_pixels and n == w * view.shape[2] * view.shape[3])
+        if vectors
+        else dense_pixels
+    ):
         return view
     made = e.scratch(f"{node.name}:residual", TensorSpec(y.shape, y.dtype, "nhwc8" if vectors else "row"))
     e.copy(view, made, node)
@@ -136,12 +174,25 @@ def conv_cost(node: Node, x: TensorSpec, weights: Dim, taps: Dim) -> Cost:
     """2 operations per multiply-add; each input, weight and output element once."""
     size = ITEM_SIZE[x.dtype]
     residual = node.out.numel * size if len(node.inputs) > 3 and node.inputs[3] else 0
-    return Cost(flops=2 * node.out.numel * taps, bytes_read=(x.numel + weights) * size + residual,
-                bytes_written=node.out.numel * size)
+    return Cost(
+        flops=2 * node.out.numel * taps,
+        bytes_read=(x.numel + weights) * size + residual,
+        bytes_written=node.out.numel * size,
+    )
 
 
-def igemm(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int], stride: Sequence[int],
-          padding: tuple[tuple[int, int], tuple[int, int]], dilation: Sequence[int], groups: int, op: str) -> None:
+def igemm(
+    e: Emitter,
+    node: Node,
+    x: View,
+    y: View,
+    kernel: tuple[int, int],
+    stride: Sequence[int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+    op: str,
+) -> None:
     """Emits the implicit matrix product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides."""
     if x.dtype != "float32":
         raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
@@ -168,52 +219,219 @@ def igemm(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int], str
     buffers.append(BufferUse(y.buffer, "w"))
     bounds = any(low or high for low, high in padding)
     scalars: list[Dim] = [
-        pixels, height, width, out_height, out_width, inner, out_group, *kernel, *stride, padding[0][0], padding[1][0],
-        *dilation, x.offset, x.strides[0], x.strides[2], x.strides[3], x.strides[1], body,
-        y.offset, y.strides[0], y.strides[3], y.strides[1]]
+        pixels,
+        height,
+        width,
+        out_height,
+        out_width,
+        inner,
+        out_group,
+        *kernel,
+        *stride,
+        padding[0][0],
+        padding[1][0],
+        *dilation,
+        x.offset,
+        x.strides[0],
+        x.strides[2],
+        x.strides[3],
+        x.strides[1],
+        body,
+        y.offset,
+        y.strides[0],
+        y.strides[3],
+        y.strides[1],
+    ]
     if residual is not None:
         scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
     tiles = ceil_div(pixels, tile.mr)
     chunks = ceil_div(tiles, tile.grain)
     columns = groups * panels
     params = {
-        "mr": tile.mr, "nv": tile.nv, "bounds": bounds, "x_unit": x.strides[1] == 1,
-        "unroll": 4 if inner % 4 == 0 else 1, "out": "nhwc8" if vectors else "strided", "order": tile.order, "bias": bias is not None,
-        "residual": residual is not None, "epilogue": epilogue_lines(node.attrs.get("epilogue", ()))}
-    e.call(op, "igemm", "ops/conv_igemm.cl.j2", params, node=node, shown={"t": f"{tile.mr}x{wide}"},
-           args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
-           global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks), local_size=(1, 1),
-           cost=conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)))
+        "mr": tile.mr,
+        "nv": tile.nv,
+        "bounds": bounds,
+        "x_unit": x.strides[1] == 1,
+        "unroll": 4 if inner % 4 == 0 else 1,
+        "out": "nhwc8" if vectors else "strided",
+        "order": tile.order,
+        "bias": bias is not None,
+        "residual": residual is not None,
+        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
+    }
+    e.call(
+        op,
+        "igemm",
+        "ops/conv_igemm.cl.j2",
+        params,
+        node=node,
+        shown={"t": f"{tile.mr}x{wide}"},
+        args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
+        global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks),
+        local_size=(1, 1),
+        cost=conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)),
+    )
+
+
+def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
+    """Emits a convolution with one input channel per output channel; ``x`` in vectors of channels."""
+    batch, channels, height, width = x.shape
+    _, _, out_height, out_width = y.shape
+    blocks = round_up(int(str(channels)), LANES) // LANES
+    vectors = is_vector_view(e, y)
+    stride, dilation, padding = (
+        as_ints(node.attrs["stride"]),
+        as_ints(node.attrs["dilation"]),
+        pads_of(node.attrs),
+    )
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        padded = [
+            "pad",
+            ["reshape", expr, [channels, *kernel]],
+            [[0, blocks * LANES - int(str(channels))], [0, 0], [0, 0]],
+        ]
+        tiles = ["permute", ["reshape", padded, [blocks, LANES, *kernel]], [0, 2, 3, 1]]
+        return ["pad", ["reshape", tiles, [blocks * LANES * product(kernel)]], [[0, LANES]]]
+
+    weight = node.inputs[1]
+    assert weight is not None
+    w = e.weight(weight, (blocks * LANES * int(str(product(kernel))) + LANES,), pack)
+    buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        length, pack_b = pack_bias(1, int(str(channels)), LANES)
+        buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
+    residual = residual_view(e, node, y, vectors)
+    if residual is not None:
+        buffers.append(BufferUse(residual.buffer, "r"))
+    buffers.append(BufferUse(y.buffer, "w"))
+    tile = 4 if kernel[1] > 3 or stride[1] > 1 else 6
+    rows = depthwise_rows(e.bounds(out_height)[1], e.bounds(batch)[0] * blocks)
+    scalars: list[Dim] = [
+        channels,
+        height,
+        width,
+        out_height,
+        out_width,
+        padding[0][0],
+        padding[1][0],
+        x.offset,
+        x.strides[0],
+        x.strides[2],
+        x.strides[3],
+        y.offset,
+        y.strides[0],
+        y.strides[3],
+        y.strides[1],
+    ]
+    if residual is not None:
+        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+    params = {
+        "kh": kernel[0],
+        "kw": kernel[1],
+        "sh": stride[0],
+        "sw": stride[1],
+        "dh": dilation[0],
+        "dw": dilation[1],
+        "tw": tile,
+        "bias": bias is not None,
+        "out": "nhwc8" if vectors else "strided",
+        "residual": residual is not None,
+        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
+    }
+    e.call(
+        "conv2d",
+        "depthwise",
+        "ops/conv_depthwise.cl.j2",
+        params,
+        node=node,
+        shown={"k": f"{kernel[0]}x{kernel[1]}", "s": f"{stride[0]}x{stride[1]}"},
+        args=[*buffers, *(ScalarUse(value) for value in (*scalars, rows))],
+        global_size=(blocks, ceil_div(out_height, rows), batch),
+        local_size=(1, 1, 1),
+        cost=conv_cost(node, x.spec, channels * product(kernel), product(kernel)),
+    )
+
+
+def depthwise_rows(height: int, columns: int) -> int:
+    """Output rows per work-item: enough items for two cores to finish together, few enough not to show."""
+    return max(1, min(8, height * columns // 64))
 
 
 def _emit_conv(e: Emitter, node: Node) -> None:
-    _, _, kernel_height, kernel_width = e.spec(node.inputs[1]).shape  # type: ignore[arg-type]
-    if not e.is_constant(node.inputs[1]) or (len(node.inputs) > 2 and node.inputs[2]
-                                             and not e.is_constant(node.inputs[2])):
-        raise Unsupported("a convolution whose weight is computed during the run", "make the weight a parameter")
-    igemm(e, node, e.view(node.inputs[0]), e.output(node), (int(str(kernel_height)), int(str(kernel_width))),
-          as_ints(node.attrs["stride"]), pads_of(node.attrs), as_ints(node.attrs["dilation"]),
-          as_int(node.attrs["groups"]), "conv2d")
+    _, per_group, kernel_height, kernel_width = e.spec(str(node.inputs[1])).shape
+    if not e.is_constant(node.inputs[1]) or (
+        len(node.inputs) > 2 and node.inputs[2] and not e.is_constant(node.inputs[2])
+    ):
+        raise Unsupported(
+            "a convolution whose weight is computed during the run", "make the weight a parameter"
+        )
+    x, y = e.view(node.inputs[0]), e.output(node)
+    kernel = (int(str(kernel_height)), int(str(kernel_width)))
+    groups = as_int(node.attrs["groups"])
+    if (
+        groups > 1
+        and per_group == 1
+        and x.shape[1] == y.shape[1]
+        and max(kernel) <= 9
+        and x.dtype == "float32"
+    ):
+        if not is_vector_view(e, x):
+            blocked = e.scratch(f"{node.name}:nhwc8", TensorSpec(x.shape, x.dtype, "nhwc8"))
+            e.copy(x, blocked, node)
+            x = blocked
+        depthwise(e, node, x, y, kernel)
+    else:
+        igemm(
+            e,
+            node,
+            x,
+            y,
+            kernel,
+            as_ints(node.attrs["stride"]),
+            pads_of(node.attrs),
+            as_ints(node.attrs["dilation"]),
+            groups,
+            "conv2d",
+        )
 
 
-register(OpDef(
-    "conv", _infer_conv, _reference_conv, emit=_emit_conv, layout=lambda node, layouts: "nhwc8", epilogue=True, rtol=5e-5,
-    atol=5e-5, cases=(
-        _conv_case((1, 3, 7, 7), (8, 3, 3, 3), padding=(1, 1, 1, 1)),
-        _conv_case((2, 5, 13, 11), (7, 5, 3, 3), bias=False, stride=(2, 2), padding=(0, 1, 0, 1)),
-        _conv_case((3, 8, 9, 9), (29, 8, 1, 1)),
-        _conv_case((1, 16, 14, 14), (40, 16, 3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
-        _conv_case((1, 6, 10, 10), (12, 3, 3, 3), padding=(1, 1, 1, 1), groups=2),
-        _conv_case((2, 16, 7, 7), (32, 4, 3, 3), padding=(1, 1, 1, 1), groups=4),
-        _conv_case((1, 3, 29, 31), (16, 3, 7, 7), stride=(2, 2), padding=(3, 3, 3, 3)),
-        _conv_case((1, 8, 5, 12), (9, 8, 1, 5), stride=(1, 3), padding=(0, 0, 4, 2)),
-        _conv_case((1, 12, 13, 13), (12, 1, 3, 3), padding=(1, 1, 1, 1), groups=12),
-        _conv_case((2, 16, 9, 9), (16, 1, 5, 5), stride=(2, 2), padding=(1, 2, 1, 2), groups=16),
-        _conv_case((1, 4, 6, 6), (8, 1, 3, 3), groups=4))))
+register(
+    OpDef(
+        "conv",
+        _infer_conv,
+        _reference_conv,
+        emit=_emit_conv,
+        layout=lambda node, layouts: "nhwc8",
+        epilogue=True,
+        rtol=5e-5,
+        atol=5e-5,
+        cases=(
+            _conv_case((1, 3, 7, 7), (8, 3, 3, 3), padding=(1, 1, 1, 1)),
+            _conv_case((2, 5, 13, 11), (7, 5, 3, 3), bias=False, stride=(2, 2), padding=(0, 1, 0, 1)),
+            _conv_case((3, 8, 9, 9), (29, 8, 1, 1)),
+            _conv_case((1, 16, 14, 14), (40, 16, 3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
+            _conv_case((1, 6, 10, 10), (12, 3, 3, 3), padding=(1, 1, 1, 1), groups=2),
+            _conv_case((2, 16, 7, 7), (32, 4, 3, 3), padding=(1, 1, 1, 1), groups=4),
+            _conv_case((1, 3, 29, 31), (16, 3, 7, 7), stride=(2, 2), padding=(3, 3, 3, 3)),
+            _conv_case((1, 8, 5, 12), (9, 8, 1, 5), stride=(1, 3), padding=(0, 0, 4, 2)),
+            _conv_case((1, 12, 13, 13), (12, 1, 3, 3), padding=(1, 1, 1, 1), groups=12),
+            _conv_case((2, 16, 9, 9), (16, 1, 5, 5), stride=(2, 2), padding=(1, 2, 1, 2), groups=16),
+            _conv_case((1, 4, 6, 6), (8, 1, 3, 3), groups=4),
+        ),
+    )
+)
 
 
-@lowers("aten.conv2d.default", "aten.conv2d.padding", "aten.conv1d.default", "aten.conv1d.padding",
-        "aten.convolution.default", "aten._convolution.default")
+@lowers(
+    "aten.conv2d.default",
+    "aten.conv2d.padding",
+    "aten.conv1d.default",
+    "aten.conv1d.padding",
+    "aten.convolution.default",
+    "aten._convolution.default",
+)
 def lower_conv(b: Builder, node: Node) -> str:
     x, w = tensor_input(node), tensor_input(node, 1)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -232,14 +450,27 @@ def lower_conv(b: Builder, node: Node) -> str:
     kernel = [int(str(size)) for size in b.shape(w)[2:]]
     pads = conv_padding(node.attrs.get("padding", 0), kernel, dilation)
     if rank == 1:
-        x, w = reshape(b, x, (*b.shape(x)[:2], 1, b.shape(x)[2])), reshape(b, w, (*b.shape(w)[:2], 1, b.shape(w)[2]))
+        x, w = (
+            reshape(b, x, (*b.shape(x)[:2], 1, b.shape(x)[2])),
+            reshape(b, w, (*b.shape(w)[:2], 1, b.shape(w)[2])),
+        )
         stride, dilation, pads = (1, *stride), (1, *dilation), ((0, 0), *pads)
-    y = b.emit("conv", x, w, bias, stride=stride, padding=tuple(size for pair in pads for size in pair),
-               dilation=dilation, groups=as_int(node.attrs.get("groups", 1)))
+    y = b.emit(
+        "conv",
+        x,
+        w,
+        bias,
+        stride=stride,
+        padding=tuple(size for pair in pads for size in pair),
+        dilation=dilation,
+        groups=as_int(node.attrs.get("groups", 1)),
+    )
     return reshape(b, y, node.out.shape)
 
 
-def conv_padding(padding: Attr, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def conv_padding(
+    padding: Attr, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
     """Padding before and after each dimension; "same" puts the odd element after, as PyTorch does."""
     if padding == "valid":
         return tuple((0, 0) for _ in kernel)
@@ -255,20 +486,30 @@ def _infer_linear(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     return (TensorSpec((*x.shape[:-1], w.shape[0]), x.dtype),)
 
 
-def _reference_linear(torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, epilogue: Attr = ()) -> Any:
+def _reference_linear(
+    torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, epilogue: Attr = ()
+) -> Any:
     return apply_epilogue(torch, torch.nn.functional.linear(x, w, bias), residual, epilogue)
 
 
 def _emit_linear(e: Emitter, node: Node) -> None:
     x = e.view(node.inputs[0])
-    if not all(e.is_constant(value) for value in node.inputs[1:3] if value is not None) or x.dtype != "float32":
+    if (
+        not all(e.is_constant(value) for value in node.inputs[1:3] if value is not None)
+        or x.dtype != "float32"
+    ):
         _emit_product(e, node, x)
         return
     rows, inner = product(x.shape[:-1]), x.shape[-1]
     out = node.out.shape[-1]
     x = e.dense(x, node, "rows") if len(x.shape) != 2 else x
-    flat = View(x.buffer, x.dtype, (rows, inner, 1, 1), (x.strides[-2] if len(x.shape) > 1 else inner, x.strides[-1], 0, 0),
-                x.offset)
+    flat = View(
+        x.buffer,
+        x.dtype,
+        (rows, inner, 1, 1),
+        (x.strides[-2] if len(x.shape) > 1 else inner, x.strides[-1], 0, 0),
+        x.offset,
+    )
     y = e.output(node)
     target = View(y.buffer, y.dtype, (rows, out, 1, 1), (out, 1, out, out), y.offset)
     igemm(e, node, flat, target, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, "linear")
@@ -277,19 +518,36 @@ def _emit_linear(e: Emitter, node: Node) -> None:
 def _emit_product(e: Emitter, node: Node, x: View) -> None:
     """A linear layer whose weight is computed during the run: a general matrix product."""
     from npu_compiler.ops.matmul import emit_matmul
+
     emit_matmul(e, node, x, permute_view(e.view(node.inputs[1]), (1, 0)), e.output(node))
 
 
-register(OpDef(
-    "linear", _infer_linear, _reference_linear, emit=_emit_linear, epilogue=True, rtol=2e-5, atol=2e-5, cases=tuple(
-        Case((x, w, (w[0],) if bias else None), constant=(1, 2)) for x, w, bias in (
-            ((3, 7), (5, 7), True), ((1, 512), (1000, 512), True), ((2, 3, 29), (16, 29), False), ((13,), (3, 13), True),
-            ((113, 64), (40, 64), True)))))
+register(
+    OpDef(
+        "linear",
+        _infer_linear,
+        _reference_linear,
+        emit=_emit_linear,
+        epilogue=True,
+        rtol=2e-5,
+        atol=2e-5,
+        cases=tuple(
+            Case((x, w, (w[0],) if bias else None), constant=(1, 2))
+            for x, w, bias in (
+                ((3, 7), (5, 7), True),
+                ((1, 512), (1000, 512), True),
+                ((2, 3, 29), (16, 29), False),
+                ((13,), (3, 13), True),
+                ((113, 64), (40, 64), True),
+            )
+        ),
+    )
+)
 
 
 @lowers("aten.linear.default")
 def lower_linear(b: Builder, node: Node) -> str:
     x, w = tensor_input(node), tensor_input(node, 1)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    y = b.emit("linear", x, w, None)     # fold_affine takes the bias in where the weight is constant
+    y = b.emit("linear", x, w, None)  # fold_affine takes the bias in where the weight is constant
     return y if bias is None else b.emit("add", y, bias)

@@ -40,30 +40,72 @@ def emit_matmul(e: Emitter, node: Node, a: View, b: View, out: View) -> None:
     everything = [a, b, out]
     kind = index_type(e, everything)
     names = [f"b{i}" for i in range(len(batch))]
-    symbols, symbol_args = e.symbol_args([*out.shape, k, *(d for v in everything for d in (*v.strides, v.offset))])
+    symbols, symbol_args = e.symbol_args(
+        [*out.shape, k, *(d for v in everything for d in (*v.strides, v.offset))]
+    )
 
     def operand(view: View) -> dict[str, str]:
         base = index_text(list(zip(names, view.strides[:-2], strict=True)), view.offset, kind)
         return {"base": base, "row": size_text(view.strides[-2]), "column": size_text(view.strides[-1])}
 
-    params = {"type": STORAGE_TYPE[a.dtype], "index_type": kind, "symbols": symbols, "tm": TILE_M, "tn": TILE_N,
-              "m": size_text(m), "n": size_text(n), "k": size_text(k), "a": operand(a), "b": operand(b), "c": operand(out),
-              "kept": [(name, size_text(size)) for name, size in zip(names, batch, strict=True)]}
-    e.call("matmul", "tile", "ops/matmul.cl.j2", params, node=node, dtype=SHORT[a.dtype],
-           shown={"t": f"{TILE_M}x{TILE_N}"}, args=[BufferUse(a.buffer, "r"), BufferUse(b.buffer, "r"),
-                                                    BufferUse(out.buffer, "w"), *symbol_args],
-           global_size=(ceil_div(n, TILE_N), ceil_div(m, TILE_M), product(batch)),
-           cost=Cost(2 * product(out.shape) * k, (product(batch) * (m * k + k * n)) * ITEM_SIZE[a.dtype], out.spec.nbytes))
+    params = {
+        "type": STORAGE_TYPE[a.dtype],
+        "index_type": kind,
+        "symbols": symbols,
+        "tm": TILE_M,
+        "tn": TILE_N,
+        "m": size_text(m),
+        "n": size_text(n),
+        "k": size_text(k),
+        "a": operand(a),
+        "b": operand(b),
+        "c": operand(out),
+        "kept": [(name, size_text(size)) for name, size in zip(names, batch, strict=True)],
+    }
+    e.call(
+        "matmul",
+        "tile",
+        "ops/matmul.cl.j2",
+        params,
+        node=node,
+        dtype=SHORT[a.dtype],
+        shown={"t": f"{TILE_M}x{TILE_N}"},
+        args=[BufferUse(a.buffer, "r"), BufferUse(b.buffer, "r"), BufferUse(out.buffer, "w"), *symbol_args],
+        global_size=(ceil_div(n, TILE_N), ceil_div(m, TILE_M), product(batch)),
+        cost=Cost(
+            2 * product(out.shape) * k,
+            (product(batch) * (m * k + k * n)) * ITEM_SIZE[a.dtype],
+            out.spec.nbytes,
+        ),
+    )
 
 
 def _emit(e: Emitter, node: Node) -> None:
     emit_matmul(e, node, e.view(node.inputs[0]), e.view(node.inputs[1]), e.output(node))
 
 
-register(OpDef(
-    "matmul", _infer, lambda torch, x, y: torch.matmul(x, y), emit=_emit, rtol=2e-5, atol=2e-5, cases=tuple(
-        Case(shapes, {}, ("float32", "int64") if index == 0 else ("float32",)) for index, shapes in enumerate((
-            ((3, 7), (7, 5)), ((2, 3, 29), (2, 29, 13)), ((2, 1, 4, 8), (3, 8, 9)), ((1, 1), (1, 1)), ((5, 64), (64, 64)))))))
+register(
+    OpDef(
+        "matmul",
+        _infer,
+        lambda torch, x, y: torch.matmul(x, y),
+        emit=_emit,
+        rtol=2e-5,
+        atol=2e-5,
+        cases=tuple(
+            Case(shapes, {}, ("float32", "int64") if index == 0 else ("float32",))
+            for index, shapes in enumerate(
+                (
+                    ((3, 7), (7, 5)),
+                    ((2, 3, 29), (2, 29, 13)),
+                    ((2, 1, 4, 8), (3, 8, 9)),
+                    ((1, 1), (1, 1)),
+                    ((5, 64), (64, 64)),
+                )
+            )
+        ),
+    )
+)
 
 
 @lowers("aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default")
@@ -77,7 +119,8 @@ def lower_matmul(b: Builder, node: Node) -> str:
 
 
 def product_of(b: Builder, x: str, y: str) -> str:
-    """``x @ y``; where ``y`` is a plain matrix this is a linear layer, whose kernel packs constant weights."""
+    """``x @ y``; where ``y`` is a plain matrix this is a linear layer, whose kernel packs constant
+    weights."""
     if len(b.shape(y)) == 2 and b.spec(y).dtype == "float32":
         return b.emit("linear", x, permute(b, y, (1, 0)), None)
     return b.emit("matmul", x, y)
@@ -117,21 +160,52 @@ def _emit_gather(e: Emitter, node: Node) -> None:
     if node.inputs[1] in e.ir.inputs:
         e.input_bounds[str(node.inputs[1])] = (0, e.bounds(rows)[1] - 1)
     everything = [replace(table, shape=table.shape), index, out]
-    symbols, symbol_args = e.symbol_args([*table.shape, *table.strides, table.offset, index.offset, out.offset])
-    params = {"type": STORAGE_TYPE[table.dtype], "index_storage": STORAGE_TYPE[index.dtype],
-              "index_type": index_type(e, everything), "symbols": symbols, "rows": size_text(rows),
-              "width": size_text(width), "row_step": size_text(table.strides[0]), "step": size_text(table.strides[1]),
-              "offset": size_text(table.offset), "index_offset": size_text(index.offset)}
-    e.call("gather_rows", "rows", "ops/gather_rows.cl.j2", params, node=node, dtype=SHORT[table.dtype], args=[
-        BufferUse(table.buffer, "r"), BufferUse(index.buffer, "r"), BufferUse(out.buffer, "w"), *symbol_args],
-        global_size=(product(index.shape),), cost=Cost(0, out.spec.nbytes, out.spec.nbytes))
+    symbols, symbol_args = e.symbol_args(
+        [*table.shape, *table.strides, table.offset, index.offset, out.offset]
+    )
+    params = {
+        "type": STORAGE_TYPE[table.dtype],
+        "index_storage": STORAGE_TYPE[index.dtype],
+        "index_type": index_type(e, everything),
+        "symbols": symbols,
+        "rows": size_text(rows),
+        "width": size_text(width),
+        "row_step": size_text(table.strides[0]),
+        "step": size_text(table.strides[1]),
+        "offset": size_text(table.offset),
+        "index_offset": size_text(index.offset),
+    }
+    e.call(
+        "gather_rows",
+        "rows",
+        "ops/gather_rows.cl.j2",
+        params,
+        node=node,
+        dtype=SHORT[table.dtype],
+        args=[
+            BufferUse(table.buffer, "r"),
+            BufferUse(index.buffer, "r"),
+            BufferUse(out.buffer, "w"),
+            *symbol_args,
+        ],
+        global_size=(product(index.shape),),
+        cost=Cost(0, out.spec.nbytes, out.spec.nbytes),
+    )
 
 
 def _reference_gather(torch: Any, table: Any, index: Any) -> Any:
     return torch.nn.functional.embedding(index, table)
 
 
-register(OpDef(
-    "gather_rows", _infer_gather, _reference_gather, emit=_emit_gather, cases=(
-        Case(((11, 7), (3,)), values=("normal", "index:11"), dtypes=("float32",)),
-        Case(((29, 16), (2, 5)), values=("normal", "index:29"), constant=(0,)))))
+register(
+    OpDef(
+        "gather_rows",
+        _infer_gather,
+        _reference_gather,
+        emit=_emit_gather,
+        cases=(
+            Case(((11, 7), (3,)), values=("normal", "index:11"), dtypes=("float32",)),
+            Case(((29, 16), (2, 5)), values=("normal", "index:29"), constant=(0,)),
+        ),
+    )
+)

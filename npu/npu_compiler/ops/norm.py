@@ -15,11 +15,18 @@ def optional_input(node: Node, index: int) -> str | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-@lowers("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default", "aten.cudnn_batch_norm.default")
+@lowers(
+    "aten.batch_norm.default",
+    "aten._native_batch_norm_legit_no_training.default",
+    "aten.cudnn_batch_norm.default",
+)
 def lower_batch_norm(b: Builder, node: Node) -> list[str]:
-    """``x * s + t`` with ``s = weight / sqrt(var + eps)`` and ``t = bias - mean * s``, computed when weights are loaded."""
+    """``x * s + t`` with ``s = weight / sqrt(var + eps)`` and ``t = bias - mean * s``, computed when weights
+    are loaded."""
     if node.attrs.get("training"):
-        raise unsupported("batch normalisation in training mode", "call .eval() on the model before extraction")
+        raise unsupported(
+            "batch normalisation in training mode", "call .eval() on the model before extraction"
+        )
     x = tensor_input(node)
     weight, bias = optional_input(node, 1), optional_input(node, 2)
     mean, var = tensor_input(node, 3), tensor_input(node, 4)
@@ -46,7 +53,7 @@ def lower_layer_norm(b: Builder, node: Node) -> list[str]:
     for op, value in (("mul", optional_input(node, 1)), ("add", optional_input(node, 2))):
         if value is not None:
             y = b.emit(op, y, cast(b, value, node.out.dtype))
-    return [y, mean, rstd][:len(node.outputs)]
+    return [y, mean, rstd][: len(node.outputs)]
 
 
 @lowers("aten.group_norm.default", "aten.native_group_norm.default")
@@ -61,7 +68,7 @@ def lower_group_norm(b: Builder, node: Node) -> list[str]:
     for op, value in (("mul", weight), ("add", bias)):
         if value is not None:
             y = b.emit(op, y, reshape(b, value, (channels, *(1 for _ in spatial))))
-    return [y, reshape(b, mean, (n, groups)), reshape(b, rstd, (n, groups))][:len(node.outputs)]
+    return [y, reshape(b, mean, (n, groups)), reshape(b, rstd, (n, groups))][: len(node.outputs)]
 
 
 @lowers("aten.instance_norm.default")
@@ -84,13 +91,16 @@ def lower_rms_norm(b: Builder, node: Node) -> str:
     dims = tuple(range(rank - (len(shape) if isinstance(shape, tuple) else 1), rank))
     eps = node.attrs.get("eps")
     square = b.emit("reduce_mean", b.emit("mul", x, x), dims=dims)
-    scale = b.emit("rsqrt", b.emit("add", square, None, scalar=1.1920928955078125e-07 if eps is None else as_number(eps)))
+    scale = b.emit(
+        "rsqrt", b.emit("add", square, None, scalar=1.1920928955078125e-07 if eps is None else as_number(eps))
+    )
     y = b.emit("mul", x, scale)
     return y if weight is None else b.emit("mul", y, weight)
 
 
 def normalise(b: Builder, x: str, dims: tuple[int, ...], eps: float) -> tuple[str, str, str]:
-    """``(x - mean) / sqrt(var + eps)`` over ``dims``, the mean and the factor; the variance from centred values."""
+    """``(x - mean) / sqrt(var + eps)`` over ``dims``, the mean and the factor; the variance from centred
+    values."""
     mean = b.emit("reduce_mean", x, dims=dims)
     centred = b.emit("sub", x, mean)
     var = b.emit("reduce_mean", b.emit("mul", centred, centred), dims=dims)

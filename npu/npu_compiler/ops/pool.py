@@ -23,8 +23,17 @@ def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     x = specs[0]
     assert x is not None
     dilation = as_ints(attrs.get("dilation", (1, 1)))
-    spatial = [window_out(size, kernel, stride, pads, step, bool(attrs["ceil_mode"])) for size, kernel, stride, pads, step
-               in zip(x.shape[2:], as_ints(attrs["kernel"]), as_ints(attrs["stride"]), pads_of(attrs), dilation, strict=True)]
+    spatial = [
+        window_out(size, kernel, stride, pads, step, bool(attrs["ceil_mode"]))
+        for size, kernel, stride, pads, step in zip(
+            x.shape[2:],
+            as_ints(attrs["kernel"]),
+            as_ints(attrs["stride"]),
+            pads_of(attrs),
+            dilation,
+            strict=True,
+        )
+    ]
     return (TensorSpec((*x.shape[:2], *spatial), x.dtype),)
 
 
@@ -41,20 +50,53 @@ def _emit(e: Emitter, node: Node) -> None:
     _, _, out_height, out_width = y.shape
     kernel, pads = as_ints(node.attrs["kernel"]), pads_of(node.attrs)
     average = node.op == "avg_pool"
-    params = {"op": "avg" if average else "max", "include_pad": bool(node.attrs.get("count_include_pad", True)),
-              "out": "nhwc8" if is_vector_view(e, y) else "strided", "epilogue": []}
+    params = {
+        "op": "avg" if average else "max",
+        "include_pad": bool(node.attrs.get("count_include_pad", True)),
+        "out": "nhwc8" if is_vector_view(e, y) else "strided",
+        "epilogue": [],
+    }
     scalars: list[Dim] = [
-        channels, height, width, out_height, out_width, *kernel, *as_ints(node.attrs["stride"]), pads[0][0], pads[1][0],
-        *as_ints(node.attrs.get("dilation", (1, 1))), as_int(node.attrs.get("divisor", 0)),
-        x.offset, x.strides[0], x.strides[2], x.strides[3], y.offset, y.strides[0], y.strides[3], y.strides[1]]
-    e.call(node.op, params["op"], "ops/pool.cl.j2", params, node=node,
-           args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *(ScalarUse(value) for value in scalars)],
-           global_size=(ceil_div(channels, 8), out_height, batch), local_size=(1, 1, 1),
-           cost=Cost(node.out.numel * kernel[0] * kernel[1], x.spec.numel * ITEM_SIZE[x.dtype],
-                     node.out.numel * ITEM_SIZE[x.dtype]))
+        channels,
+        height,
+        width,
+        out_height,
+        out_width,
+        *kernel,
+        *as_ints(node.attrs["stride"]),
+        pads[0][0],
+        pads[1][0],
+        *as_ints(node.attrs.get("dilation", (1, 1))),
+        as_int(node.attrs.get("divisor", 0)),
+        x.offset,
+        x.strides[0],
+        x.strides[2],
+        x.strides[3],
+        y.offset,
+        y.strides[0],
+        y.strides[3],
+        y.strides[1],
+    ]
+    e.call(
+        node.op,
+        params["op"],
+        "ops/pool.cl.j2",
+        params,
+        node=node,
+        args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *(ScalarUse(value) for value in scalars)],
+        global_size=(ceil_div(channels, 8), out_height, batch),
+        local_size=(1, 1, 1),
+        cost=Cost(
+            node.out.numel * kernel[0] * kernel[1],
+            x.spec.numel * ITEM_SIZE[x.dtype],
+            node.out.numel * ITEM_SIZE[x.dtype],
+        ),
+    )
 
 
-def _reference_max(torch: Any, x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+def _reference_max(
+    torch: Any, x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Any:
     top, bottom, left, right = padding
     if (top, left) == (bottom, right):
         return torch.nn.functional.max_pool2d(x, kernel, stride, (top, left), dilation, ceil_mode)
@@ -62,30 +104,67 @@ def _reference_max(torch: Any, x: Any, *, kernel: Any, stride: Any, padding: Any
     return torch.nn.functional.max_pool2d(padded, kernel, stride, 0, dilation, ceil_mode)
 
 
-def _reference_avg(torch: Any, x: Any, *, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
-                   divisor: int) -> Any:
-    return torch.nn.functional.avg_pool2d(x, kernel, stride, (padding[0], padding[2]), ceil_mode, count_include_pad,
-                                          divisor or None)
+def _reference_avg(
+    torch: Any,
+    x: Any,
+    *,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int,
+) -> Any:
+    return torch.nn.functional.avg_pool2d(
+        x, kernel, stride, (padding[0], padding[2]), ceil_mode, count_include_pad, divisor or None
+    )
 
 
-def _case(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int] = (0, 0),
-          ceil: bool = False, **attrs: Any) -> Case:
+def _case(
+    shape: tuple[int, ...],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int] = (0, 0),
+    ceil: bool = False,
+    **attrs: Any,
+) -> Case:
     padding = (pad[0], pad[0], pad[1], pad[1])
-    return Case((shape,), {"kernel": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil, **attrs},
-                layouts=("row", "nhwc8"))
+    return Case(
+        (shape,),
+        {"kernel": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil, **attrs},
+        layouts=("row", "nhwc8"),
+    )
 
 
-register(OpDef(
-    "max_pool", _infer, _reference_max, emit=_emit, layout=lambda node, layouts: "nhwc8", cases=(
-        _case((1, 8, 12, 12), (3, 3), (2, 2), (1, 1), dilation=(1, 1)),
-        _case((2, 13, 7, 11), (2, 3), (1, 2), (1, 0), dilation=(1, 2)),
-        _case((1, 3, 10, 10), (3, 3), (2, 2), ceil=True, dilation=(1, 1)))))
-register(OpDef(
-    "avg_pool", _infer, _reference_avg, emit=_emit, layout=lambda node, layouts: "nhwc8", cases=(
-        _case((1, 8, 12, 12), (3, 3), (2, 2), (1, 1), count_include_pad=True, divisor=0),
-        _case((2, 13, 7, 11), (2, 3), (1, 2), (1, 0), count_include_pad=False, divisor=0),
-        _case((1, 3, 10, 10), (3, 3), (2, 2), (1, 1), ceil=True, count_include_pad=True, divisor=0),
-        _case((1, 5, 9, 9), (2, 2), (2, 2), divisor=3, count_include_pad=True))))
+register(
+    OpDef(
+        "max_pool",
+        _infer,
+        _reference_max,
+        emit=_emit,
+        layout=lambda node, layouts: "nhwc8",
+        cases=(
+            _case((1, 8, 12, 12), (3, 3), (2, 2), (1, 1), dilation=(1, 1)),
+            _case((2, 13, 7, 11), (2, 3), (1, 2), (1, 0), dilation=(1, 2)),
+            _case((1, 3, 10, 10), (3, 3), (2, 2), ceil=True, dilation=(1, 1)),
+        ),
+    )
+)
+register(
+    OpDef(
+        "avg_pool",
+        _infer,
+        _reference_avg,
+        emit=_emit,
+        layout=lambda node, layouts: "nhwc8",
+        cases=(
+            _case((1, 8, 12, 12), (3, 3), (2, 2), (1, 1), count_include_pad=True, divisor=0),
+            _case((2, 13, 7, 11), (2, 3), (1, 2), (1, 0), count_include_pad=False, divisor=0),
+            _case((1, 3, 10, 10), (3, 3), (2, 2), (1, 1), ceil=True, count_include_pad=True, divisor=0),
+            _case((1, 5, 9, 9), (2, 2), (2, 2), divisor=3, count_include_pad=True),
+        ),
+    )
+)
 
 
 def _image(b: Builder, x: str, rank: int) -> str:
@@ -109,20 +188,33 @@ def lower_pool(b: Builder, node: Node) -> str:
     if rank == 1:
         kernel, stride, pads, dilation = (1, *kernel), (1, *stride), (0, *pads), (1, *dilation)
     common: dict[str, Any] = {
-        "kernel": kernel, "stride": stride, "padding": (pads[0], pads[0], pads[1], pads[1]),
-        "ceil_mode": bool(node.attrs.get("ceil_mode", False))}
+        "kernel": kernel,
+        "stride": stride,
+        "padding": (pads[0], pads[0], pads[1], pads[1]),
+        "ceil_mode": bool(node.attrs.get("ceil_mode", False)),
+    }
     x = _image(b, tensor_input(node), rank)
     if ".max" in node.op:
         y = b.emit("max_pool", x, **common, dilation=dilation)
     else:
-        y = b.emit("avg_pool", x, **common, count_include_pad=bool(node.attrs.get("count_include_pad", True)),
-                   divisor=as_int(node.attrs.get("divisor_override") or 0))
+        y = b.emit(
+            "avg_pool",
+            x,
+            **common,
+            count_include_pad=bool(node.attrs.get("count_include_pad", True)),
+            divisor=as_int(node.attrs.get("divisor_override") or 0),
+        )
     return reshape(b, y, node.out.shape)
 
 
-@lowers("aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool1d.default", "aten._adaptive_avg_pool2d.default")
+@lowers(
+    "aten.adaptive_avg_pool2d.default",
+    "aten.adaptive_avg_pool1d.default",
+    "aten._adaptive_avg_pool2d.default",
+)
 def lower_adaptive(b: Builder, node: Node) -> str:
-    """Window ``i`` of ``n`` reaches from floor(i * size / n) to ceil((i + 1) * size / n); equal windows are plain pooling."""
+    """Window ``i`` of ``n`` reaches from floor(i * size / n) to ceil((i + 1) * size / n); equal windows are
+    plain pooling."""
     rank = 1 if "1d" in node.op else 2
     x = tensor_input(node)
     spatial = b.shape(x)[-rank:]
@@ -137,8 +229,16 @@ def lower_adaptive(b: Builder, node: Node) -> str:
     if all(size % count == 0 for size, count in zip(sizes, counts, strict=True)):
         kernel = tuple(size // count for size, count in zip(sizes, counts, strict=True))
         kernel = (1, *kernel) if rank == 1 else kernel
-        y = b.emit("avg_pool", _image(b, x, rank), kernel=kernel, stride=kernel, padding=(0, 0, 0, 0), ceil_mode=False,
-                   count_include_pad=True, divisor=0)
+        y = b.emit(
+            "avg_pool",
+            _image(b, x, rank),
+            kernel=kernel,
+            stride=kernel,
+            padding=(0, 0, 0, 0),
+            ceil_mode=False,
+            count_include_pad=True,
+            divisor=0,
+        )
         return reshape(b, y, node.out.shape)
     for dim, size, count in zip(dims, sizes, counts, strict=True):
         windows = []

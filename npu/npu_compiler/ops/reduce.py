@@ -22,15 +22,32 @@ if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
 LANES = 8
-_LOWEST = {"float32": "(-INFINITY)", "float64": "(-INFINITY)", "int64": "LONG_MIN", "int32": "INT_MIN", "bool": "0",
-           "int16": "SHRT_MIN", "int8": "CHAR_MIN", "uint8": "0"}
-_HIGHEST = {"float32": "INFINITY", "float64": "INFINITY", "int64": "LONG_MAX", "int32": "INT_MAX", "bool": "1",
-            "int16": "SHRT_MAX", "int8": "CHAR_MAX", "uint8": "255"}
+_LOWEST = {
+    "float32": "(-INFINITY)",
+    "float64": "(-INFINITY)",
+    "int64": "LONG_MIN",
+    "int32": "INT_MIN",
+    "bool": "0",
+    "int16": "SHRT_MIN",
+    "int8": "CHAR_MIN",
+    "uint8": "0",
+}
+_HIGHEST = {
+    "float32": "INFINITY",
+    "float64": "INFINITY",
+    "int64": "LONG_MAX",
+    "int32": "INT_MAX",
+    "bool": "1",
+    "int16": "SHRT_MAX",
+    "int8": "CHAR_MAX",
+    "uint8": "255",
+}
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """How values combine: start (by dtype), ``{a}`` with ``{x}``, and what is stored of ``{a}`` (``{n}`` elements)."""
+    """How values combine: start (by dtype), ``{a}`` with ``{x}``, and what is stored of ``{a}`` (``{n}``
+    elements)."""
 
     start: dict[str, str] | str
     combine: str
@@ -57,7 +74,8 @@ REDUCTIONS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Loops of a reduction: kept dimensions (size, stride in x, stride in y), reduced ones (size, stride in x)."""
+    """Loops of a reduction: kept dimensions (size, stride in x, stride in y), reduced ones (size, stride in
+    x)."""
 
     kept: tuple[tuple[Dim, Dim, Dim], ...]
     reduced: tuple[tuple[Dim, Dim], ...]
@@ -65,7 +83,11 @@ class Plan:
 
 def plan_loops(e: Emitter, x: View, y: View, dims: tuple[int, ...]) -> Plan:
     """Dimensions of size 1 dropped, in the input's memory order, merged where both sides walk them as one."""
-    kept = [(x.shape[i], x.strides[i], y.strides[i]) for i in range(len(x.shape)) if i not in dims and x.shape[i] != 1]
+    kept = [
+        (x.shape[i], x.strides[i], y.strides[i])
+        for i in range(len(x.shape))
+        if i not in dims and x.shape[i] != 1
+    ]
     reduced = [(x.shape[i], x.strides[i]) for i in dims if x.shape[i] != 1]
     kept.sort(key=lambda d: -e.bounds(d[1])[1])
     reduced.sort(key=lambda d: -e.bounds(d[1])[1])
@@ -90,7 +112,9 @@ def _emit_reduce(name: str) -> Any:
     def emit(e: Emitter, node: Node) -> None:
         x, y = e.view(node.inputs[0]), e.output(node)
         check_dtypes(e, [x.dtype, y.dtype])
-        if name in ("amax", "amin") and any(e.bounds(x.shape[d])[0] == 0 for d in as_ints(node.attrs["dims"])):
+        if name in ("amax", "amin") and any(
+            e.bounds(x.shape[d])[0] == 0 for d in as_ints(node.attrs["dims"])
+        ):
             raise Unsupported("the largest or smallest of no elements", "make the dimension's lower bound 1")
         plan = plan_loops(e, x, y, as_ints(node.attrs["dims"]))
         lane_outputs = bool(plan.kept) and plan.kept[-1][1] == 1 and plan.reduced[-1][1] != 1
@@ -107,22 +131,39 @@ def _emit_reduce(name: str) -> Any:
         work = max(e.bounds(product(size for size, _ in plan.reduced))[1], 1) * (LANES if lane else 1)
         grain = max(1, e.target.grain // work)
         params = {
-            "variant": variant, "x_type": STORAGE_TYPE[x.dtype], "y_type": STORAGE_TYPE[y.dtype],
-            "acc_type": COMPUTE_TYPE[accumulator], "index_type": kind, "symbols": symbols, "lanes": LANES,
+            "variant": variant,
+            "x_type": STORAGE_TYPE[x.dtype],
+            "y_type": STORAGE_TYPE[y.dtype],
+            "acc_type": COMPUTE_TYPE[accumulator],
+            "index_type": kind,
+            "symbols": symbols,
+            "lanes": LANES,
             "kept": [(n, size_text(row[0])) for n, row in zip(names, kept, strict=True)],
-            "items": size_text(items), "grain": grain,
+            "items": size_text(items),
+            "grain": grain,
             "x_base": index_text([(n, row[1]) for n, row in zip(names, kept, strict=True)], x.offset, kind),
             "y_base": index_text([(n, row[2]) for n, row in zip(names, kept, strict=True)], y.offset, kind),
             "lane": (size_text(lane[0]), size_text(lane[2])) if lane else None,
-            "reduced": [(f"r{i}", size_text(size), size_text(step)) for i, (size, step) in enumerate(plan.reduced)],
+            "reduced": [
+                (f"r{i}", size_text(size), size_text(step)) for i, (size, step) in enumerate(plan.reduced)
+            ],
             "start": rule.first(accumulator),
-            "combine": rule.combine.replace("{nan}", nan), "store": rule.store,
-            "count": f"({COMPUTE_TYPE[accumulator]})({size_text(product(size for size, _ in plan.reduced))})"}
+            "combine": rule.combine.replace("{nan}", nan),
+            "store": rule.store,
+            "count": f"({COMPUTE_TYPE[accumulator]})({size_text(product(size for size, _ in plan.reduced))})",
+        }
         chunks = ceil_div(lane[0], LANES) if lane else 1
-        e.call(f"reduce_{name}", variant, "ops/reduce.cl.j2", params, node=node, dtype=SHORT[x.dtype],
-               args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
-               global_size=(chunks, ceil_div(items, grain)),
-               cost=Cost(x.spec.numel, x.spec.numel * ITEM_SIZE[x.dtype], node.out.numel * ITEM_SIZE[y.dtype]))
+        e.call(
+            f"reduce_{name}",
+            variant,
+            "ops/reduce.cl.j2",
+            params,
+            node=node,
+            dtype=SHORT[x.dtype],
+            args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
+            global_size=(chunks, ceil_div(items, grain)),
+            cost=Cost(x.spec.numel, x.spec.numel * ITEM_SIZE[x.dtype], node.out.numel * ITEM_SIZE[y.dtype]),
+        )
 
     return emit
 
@@ -134,6 +175,7 @@ def _infer(name: str) -> Any:
         dims = as_ints(attrs["dims"])
         dtype = "bool" if name in ("any", "all") else x.dtype
         return (TensorSpec(tuple(1 if i in dims else size for i, size in enumerate(x.shape)), dtype),)
+
     return infer
 
 
@@ -147,21 +189,47 @@ def _reference(name: str) -> Any:
             return getattr(torch, name)(x, dims, keepdim=True)
         options = {"dtype": x.dtype} if name == "sum" else {}
         return getattr(torch, name)(x, dims, keepdim=True, **options)
+
     return reference
 
 
 for _name in REDUCTIONS:
-    register(OpDef(
-        f"reduce_{_name}", _infer(_name), _reference(_name), emit=_emit_reduce(_name), rtol=2e-5, atol=2e-6,
-        layout=lambda node, layouts: "nhwc8" if layouts[0] == "nhwc8" and 1 not in as_ints(node.attrs["dims"]) else "row",
-        cases=tuple(Case((shape,), {"dims": dims}, dtypes, values, layouts=layouts)
-                    for dtypes, values in [(("bool", "int64") if _name in ("any", "all") else ("float32", "int64")
-                                            if _name in ("sum", "amax", "amin") else ("float32",),
-                                            "positive" if _name == "prod" else "normal")]
-                    for shape, dims, layouts in (((3, 7), (1,), ("row",)), ((3, 7), (0,), ("row",)), ((113,), (0,), ("row",)),
-                                                 ((2, 5, 29), (0, 2), ("row",)), ((2, 9, 7, 7), (2, 3), ("row", "nhwc8")),
-                                                 ((2, 13, 3, 3), (1,), ("row", "nhwc8")),
-                                                 ((2, 3, 4, 5), (0, 1, 2, 3), ("row",)), ((1, 1), (1,), ("row",))))))
+    register(
+        OpDef(
+            f"reduce_{_name}",
+            _infer(_name),
+            _reference(_name),
+            emit=_emit_reduce(_name),
+            rtol=2e-5,
+            atol=2e-6,
+            layout=lambda node, layouts: (
+                "nhwc8" if layouts[0] == "nhwc8" and 1 not in as_ints(node.attrs["dims"]) else "row"
+            ),
+            cases=tuple(
+                Case((shape,), {"dims": dims}, dtypes, values, layouts=layouts)
+                for dtypes, values in [
+                    (
+                        ("bool", "int64")
+                        if _name in ("any", "all")
+                        else ("float32", "int64")
+                        if _name in ("sum", "amax", "amin")
+                        else ("float32",),
+                        "positive" if _name == "prod" else "normal",
+                    )
+                ]
+                for shape, dims, layouts in (
+                    ((3, 7), (1,), ("row",)),
+                    ((3, 7), (0,), ("row",)),
+                    ((113,), (0,), ("row",)),
+                    ((2, 5, 29), (0, 2), ("row",)),
+                    ((2, 9, 7, 7), (2, 3), ("row", "nhwc8")),
+                    ((2, 13, 3, 3), (1,), ("row", "nhwc8")),
+                    ((2, 3, 4, 5), (0, 1, 2, 3), ("row",)),
+                    ((1, 1), (1,), ("row",)),
+                )
+            ),
+        )
+    )
 
 
 def reduce(b: Builder, name: str, x: str, dims: tuple[int, ...], shape: tuple[Dim, ...]) -> str:
@@ -169,9 +237,23 @@ def reduce(b: Builder, name: str, x: str, dims: tuple[int, ...], shape: tuple[Di
     return reshape(b, b.emit(f"reduce_{name}", x, dims=dims) if dims else x, shape)
 
 
-@lowers("aten.sum.default", "aten.sum.dim_IntList", "aten.mean.default", "aten.mean.dim", "aten.amax.default",
-        "aten.amin.default", "aten.prod.default", "aten.prod.dim_int", "aten.any.default", "aten.any.dim",
-        "aten.any.dims", "aten.all.default", "aten.all.dim", "aten.max.default", "aten.min.default")
+@lowers(
+    "aten.sum.default",
+    "aten.sum.dim_IntList",
+    "aten.mean.default",
+    "aten.mean.dim",
+    "aten.amax.default",
+    "aten.amin.default",
+    "aten.prod.default",
+    "aten.prod.dim_int",
+    "aten.any.default",
+    "aten.any.dim",
+    "aten.any.dims",
+    "aten.all.default",
+    "aten.all.dim",
+    "aten.max.default",
+    "aten.min.default",
+)
 def lower_reduce(b: Builder, node: Node) -> str:
     x = tensor_input(node)
     kind = node.op.split(".")[1]
@@ -182,8 +264,15 @@ def lower_reduce(b: Builder, node: Node) -> str:
     return reduce(b, name, cast(b, x, node.out.dtype), dims, node.out.shape)
 
 
-@lowers("aten.var.correction", "aten.var.dim", "aten.std.correction", "aten.std.dim", "aten.var_mean.correction",
-        "aten.var.default", "aten.std.default")
+@lowers(
+    "aten.var.correction",
+    "aten.var.dim",
+    "aten.std.correction",
+    "aten.std.dim",
+    "aten.var_mean.correction",
+    "aten.var.default",
+    "aten.std.default",
+)
 def lower_var(b: Builder, node: Node) -> list[str]:
     x = tensor_input(node)
     dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
@@ -220,34 +309,66 @@ def _emit_arg(e: Emitter, node: Node) -> None:
         raise Unsupported("the largest or smallest of no elements", "make the dimension's lower bound 1")
     plan = plan_loops(e, x, values, (dim,))
     kind = index_type(e, [x, values])
-    (length, step), = plan.reduced
+    ((length, step),) = plan.reduced
     symbols, symbol_args = e.symbol_args([d for row in (*plan.kept, *plan.reduced) for d in row] + [x.offset])
     names = [f"k{i}" for i in range(len(plan.kept))]
     items = product(size for size, _, _ in plan.kept)
     compare = "v > best" if node.attrs["largest"] else "v < best"
     params = {
-        "x_type": STORAGE_TYPE[x.dtype], "index_type": kind, "symbols": symbols, "items": size_text(items),
+        "x_type": STORAGE_TYPE[x.dtype],
+        "index_type": kind,
+        "symbols": symbols,
+        "items": size_text(items),
         "kept": [(n, size_text(row[0])) for n, row in zip(names, plan.kept, strict=True)],
         "x_base": index_text([(n, row[1]) for n, row in zip(names, plan.kept, strict=True)], x.offset, kind),
-        "y_base": index_text([(n, row[2]) for n, row in zip(names, plan.kept, strict=True)], values.offset, kind),
-        "length": size_text(length), "step": size_text(step),
-        "better": f"({compare} || v != v) && best == best" if is_float(x.dtype) else compare}
-    e.call("arg_reduce", "max" if node.attrs["largest"] else "min", "ops/arg_reduce.cl.j2", params, node=node,
-           dtype=SHORT[x.dtype], global_size=(items,), args=[
-               BufferUse(x.buffer, "r"), BufferUse(values.buffer, "w"), BufferUse(indices.buffer, "w"), *symbol_args],
-           cost=Cost(x.spec.numel, x.spec.numel * ITEM_SIZE[x.dtype], values.spec.nbytes + indices.spec.nbytes))
+        "y_base": index_text(
+            [(n, row[2]) for n, row in zip(names, plan.kept, strict=True)], values.offset, kind
+        ),
+        "length": size_text(length),
+        "step": size_text(step),
+        "better": f"({compare} || v != v) && best == best" if is_float(x.dtype) else compare,
+    }
+    e.call(
+        "arg_reduce",
+        "max" if node.attrs["largest"] else "min",
+        "ops/arg_reduce.cl.j2",
+        params,
+        node=node,
+        dtype=SHORT[x.dtype],
+        global_size=(items,),
+        args=[
+            BufferUse(x.buffer, "r"),
+            BufferUse(values.buffer, "w"),
+            BufferUse(indices.buffer, "w"),
+            *symbol_args,
+        ],
+        cost=Cost(x.spec.numel, x.spec.numel * ITEM_SIZE[x.dtype], values.spec.nbytes + indices.spec.nbytes),
+    )
 
 
 def _reference_arg(torch: Any, x: Any, dim: int, largest: bool) -> Any:
     return tuple((torch.max if largest else torch.min)(x, dim, keepdim=True))
 
 
-register(OpDef(
-    "arg_reduce", _infer_arg, _reference_arg, emit=_emit_arg, cases=tuple(
-        Case((shape,), {"dim": dim, "largest": largest}, ("float32", "int64"), layouts=layouts)
-        for largest in (True, False) for shape, dim, layouts in (
-            ((3, 7), 1, ("row",)), ((3, 7), 0, ("row",)), ((113,), 0, ("row",)), ((2, 13, 3, 3), 1, ("row", "nhwc8")),
-            ((1, 1), 0, ("row",))))))
+register(
+    OpDef(
+        "arg_reduce",
+        _infer_arg,
+        _reference_arg,
+        emit=_emit_arg,
+        cases=tuple(
+            Case((shape,), {"dim": dim, "largest": largest}, ("float32", "int64"), layouts=layouts)
+            for largest in (True, False)
+            for shape, dim, layouts in (
+                ((3, 7), 1, ("row",)),
+                ((3, 7), 0, ("row",)),
+                ((113,), 0, ("row",)),
+                ((2, 13, 3, 3), 1, ("row", "nhwc8")),
+                ((1, 1), 0, ("row",)),
+            )
+        ),
+    )
+)
 
 
 @lowers("aten.argmax.default", "aten.argmin.default")

@@ -32,23 +32,39 @@ def _emit(e: Emitter, node: Node) -> None:
     if not is_float(x.dtype):
         raise Unsupported(f"softmax of dtype {x.dtype}", "convert to float32 before")
     plan = plan_loops(e, x, y, (dim,))
-    (length, step), = plan.reduced
+    ((length, step),) = plan.reduced
     kind = index_type(e, [x, y])
-    symbols, symbol_args = e.symbol_args([d for row in (*plan.kept, *plan.reduced) for d in row]
-                                         + [x.offset, y.offset, y.strides[dim]])
+    symbols, symbol_args = e.symbol_args(
+        [d for row in (*plan.kept, *plan.reduced) for d in row] + [x.offset, y.offset, y.strides[dim]]
+    )
     names = [f"k{i}" for i in range(len(plan.kept))]
     items = product(size for size, _, _ in plan.kept)
     grain = max(1, e.target.grain // max(4 * e.bounds(length)[1], 1))
     params = {
-        "type": STORAGE_TYPE[x.dtype], "index_type": kind, "symbols": symbols, "items": size_text(items), "grain": grain,
+        "type": STORAGE_TYPE[x.dtype],
+        "index_type": kind,
+        "symbols": symbols,
+        "items": size_text(items),
+        "grain": grain,
         "kept": [(n, size_text(row[0])) for n, row in zip(names, plan.kept, strict=True)],
         "x_base": index_text([(n, row[1]) for n, row in zip(names, plan.kept, strict=True)], x.offset, kind),
         "y_base": index_text([(n, row[2]) for n, row in zip(names, plan.kept, strict=True)], y.offset, kind),
-        "length": size_text(length), "x_step": size_text(step),
-        "y_step": size_text(y.strides[dim] if length != 1 else 0), "log": node.op == "log_softmax"}
-    e.call(node.op, "rows", "ops/softmax.cl.j2", params, node=node, dtype=SHORT[x.dtype],
-           args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args], global_size=(ceil_div(items, grain),),
-           cost=Cost(5 * x.spec.numel, x.spec.nbytes, y.spec.nbytes))
+        "length": size_text(length),
+        "x_step": size_text(step),
+        "y_step": size_text(y.strides[dim] if length != 1 else 0),
+        "log": node.op == "log_softmax",
+    }
+    e.call(
+        node.op,
+        "rows",
+        "ops/softmax.cl.j2",
+        params,
+        node=node,
+        dtype=SHORT[x.dtype],
+        args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
+        global_size=(ceil_div(items, grain),),
+        cost=Cost(5 * x.spec.numel, x.spec.nbytes, y.spec.nbytes),
+    )
 
 
 def _reference(name: str) -> Any:
@@ -56,12 +72,24 @@ def _reference(name: str) -> Any:
 
 
 for _name in ("softmax", "log_softmax"):
-    register(OpDef(
-        _name, _infer, _reference(_name), emit=_emit, rtol=2e-5,
-        layout=lambda node, layouts: layouts[0] or "row", cases=(
-            Case(((3, 7),), {"dim": 1}, ("float32", "float64")), Case(((1, 1001),), {"dim": 1}),
-            Case(((5, 3),), {"dim": 0}), Case(((2, 13, 5, 5),), {"dim": 1}, layouts=("row", "nhwc8")),
-            Case(((2, 8, 33, 33),), {"dim": 3}), Case(((1,),), {"dim": 0}))))
+    register(
+        OpDef(
+            _name,
+            _infer,
+            _reference(_name),
+            emit=_emit,
+            rtol=2e-5,
+            layout=lambda node, layouts: layouts[0] or "row",
+            cases=(
+                Case(((3, 7),), {"dim": 1}, ("float32", "float64")),
+                Case(((1, 1001),), {"dim": 1}),
+                Case(((5, 3),), {"dim": 0}),
+                Case(((2, 13, 5, 5),), {"dim": 1}, layouts=("row", "nhwc8")),
+                Case(((2, 8, 33, 33),), {"dim": 3}),
+                Case(((1,),), {"dim": 0}),
+            ),
+        )
+    )
 
 
 @lowers("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default")

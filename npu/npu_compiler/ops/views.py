@@ -44,31 +44,66 @@ def _weight_slice(x: WeightExpr, dim: int, start: int, step: int, length: int, r
     return ["slice", x, [[0, None, 1]] * dim + [[start, start + step * length, step]]]
 
 
-register(OpDef(
-    "reshape", _reshaped, reference=lambda torch, x, shape: x.reshape(shape),
-    alias=lambda view, node: views.reshape(view, node.out.shape),
-    weight_expr=lambda x, shape: ["reshape", x, list(shape)],
-    cases=(Case(((4, 6),), {"shape": (3, 8)}), Case(((2, 3, 5, 7),), {"shape": (2, 105)}, ("float32", "int64"),
-           layouts=("row", "nhwc8")), Case(((6, 1),), {"shape": (2, 1, 3)}), Case(((0, 3),), {"shape": (0,)}))))
+register(
+    OpDef(
+        "reshape",
+        _reshaped,
+        reference=lambda torch, x, shape: x.reshape(shape),
+        alias=lambda view, node: views.reshape(view, node.out.shape),
+        weight_expr=lambda x, shape: ["reshape", x, list(shape)],
+        cases=(
+            Case(((4, 6),), {"shape": (3, 8)}),
+            Case(((2, 3, 5, 7),), {"shape": (2, 105)}, ("float32", "int64"), layouts=("row", "nhwc8")),
+            Case(((6, 1),), {"shape": (2, 1, 3)}),
+            Case(((0, 3),), {"shape": (0,)}),
+        ),
+    )
+)
 
-register(OpDef(
-    "permute", _permuted, reference=lambda torch, x, dims: x.permute(dims),
-    alias=lambda view, node: views.permute(view, as_ints(node.attrs["dims"])),
-    weight_expr=lambda x, dims: ["permute", x, list(dims)],
-    cases=(Case(((3, 5),), {"dims": (1, 0)}), Case(((2, 3, 5, 7),), {"dims": (0, 2, 3, 1)}, ("float32", "int64")))))
+register(
+    OpDef(
+        "permute",
+        _permuted,
+        reference=lambda torch, x, dims: x.permute(dims),
+        alias=lambda view, node: views.permute(view, as_ints(node.attrs["dims"])),
+        weight_expr=lambda x, dims: ["permute", x, list(dims)],
+        cases=(
+            Case(((3, 5),), {"dims": (1, 0)}),
+            Case(((2, 3, 5, 7),), {"dims": (0, 2, 3, 1)}, ("float32", "int64")),
+        ),
+    )
+)
 
-register(OpDef(
-    "expand", _reshaped, reference=lambda torch, x, shape: x.expand(shape),
-    alias=lambda view, node: views.expand(view, node.out.shape),
-    weight_expr=lambda x, shape: ["broadcast", x, list(shape)],
-    cases=(Case(((3, 1),), {"shape": (2, 3, 5)}), Case(((),), {"shape": (7,)}))))
+register(
+    OpDef(
+        "expand",
+        _reshaped,
+        reference=lambda torch, x, shape: x.expand(shape),
+        alias=lambda view, node: views.expand(view, node.out.shape),
+        weight_expr=lambda x, shape: ["broadcast", x, list(shape)],
+        cases=(Case(((3, 1),), {"shape": (2, 3, 5)}), Case(((),), {"shape": (7,)})),
+    )
+)
 
-register(OpDef(
-    "slice", _sliced, reference=_reference_slice, weight_expr=_weight_slice,
-    alias=lambda view, node: views.slice_dim(view, as_int(node.attrs["dim"]), as_dim(node.attrs["start"]),
-                                             as_int(node.attrs["step"]), node.out.shape[as_int(node.attrs["dim"])]),
-    cases=(Case(((7, 5),), {"dim": 0, "start": 1, "step": 2, "length": 3}, ("float32", "int64")),
-           Case(((2, 9, 3, 3),), {"dim": 1, "start": 4, "step": 1, "length": 5}, layouts=("row", "nhwc8")))))
+register(
+    OpDef(
+        "slice",
+        _sliced,
+        reference=_reference_slice,
+        weight_expr=_weight_slice,
+        alias=lambda view, node: views.slice_dim(
+            view,
+            as_int(node.attrs["dim"]),
+            as_dim(node.attrs["start"]),
+            as_int(node.attrs["step"]),
+            node.out.shape[as_int(node.attrs["dim"])],
+        ),
+        cases=(
+            Case(((7, 5),), {"dim": 0, "start": 1, "step": 2, "length": 3}, ("float32", "int64")),
+            Case(((2, 9, 3, 3),), {"dim": 1, "start": 4, "step": 1, "length": 5}, layouts=("row", "nhwc8")),
+        ),
+    )
+)
 
 
 def reshape(b: Builder, value: str, shape: tuple[Dim, ...]) -> str:
@@ -95,9 +130,21 @@ def tensor_input(node: Node, index: int = 0) -> str:
     return value
 
 
-@lowers("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints",
-        "aten.unflatten.int", "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default",
-        "aten.squeeze_.dim", "aten.unsqueeze_.default", "aten.view_as.default", "aten.reshape_as.default")
+@lowers(
+    "aten.view.default",
+    "aten.reshape.default",
+    "aten._unsafe_view.default",
+    "aten.flatten.using_ints",
+    "aten.unflatten.int",
+    "aten.squeeze.default",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+    "aten.unsqueeze.default",
+    "aten.squeeze_.dim",
+    "aten.unsqueeze_.default",
+    "aten.view_as.default",
+    "aten.reshape_as.default",
+)
 def lower_reshape(b: Builder, node: Node) -> str:
     return reshape(b, tensor_input(node), node.out.shape)
 
@@ -150,14 +197,18 @@ def lower_slice(b: Builder, node: Node) -> str:
     first = clamp_index(0 if start is None else as_dim(start), size)
     last = clamp_index(size if end is None else as_dim(end), size)
     length = ceil_div(last - first, step)
-    return slice_dim(b, x, dim, first, max(length, 0) if isinstance(length, int) else node.out.shape[dim], step)
+    return slice_dim(
+        b, x, dim, first, max(length, 0) if isinstance(length, int) else node.out.shape[dim], step
+    )
 
 
 @lowers("aten.narrow.default")
 def lower_narrow(b: Builder, node: Node) -> str:
     x = tensor_input(node)
     dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
-    return slice_dim(b, x, dim, clamp_index(as_dim(node.attrs["start"]), b.shape(x)[dim]), node.out.shape[dim])
+    return slice_dim(
+        b, x, dim, clamp_index(as_dim(node.attrs["start"]), b.shape(x)[dim]), node.out.shape[dim]
+    )
 
 
 @lowers("aten.select.int")
@@ -170,8 +221,16 @@ def lower_select(b: Builder, node: Node) -> str:
     return reshape(b, slice_dim(b, x, dim, index, 1), node.out.shape)
 
 
-@lowers("aten.split.Tensor", "aten.split.sizes", "aten.split_with_sizes.default", "aten.chunk.default",
-        "aten.unbind.int", "aten.tensor_split.sections", "aten.unsafe_split.Tensor", "aten.unsafe_chunk.default")
+@lowers(
+    "aten.split.Tensor",
+    "aten.split.sizes",
+    "aten.split_with_sizes.default",
+    "aten.chunk.default",
+    "aten.unbind.int",
+    "aten.tensor_split.sections",
+    "aten.unsafe_split.Tensor",
+    "aten.unsafe_chunk.default",
+)
 def lower_split(b: Builder, node: Node) -> list[str]:
     x = tensor_input(node)
     dim = wrap_dim(node.attrs.get("dim", 0), len(b.shape(x)))
@@ -203,12 +262,21 @@ def _emit_concat(e: Any, node: Node) -> None:
         start = start + length
 
 
-register(OpDef(
-    "concat", _joined, emit=_emit_concat, reference=lambda torch, *xs, dim: torch.cat(xs, dim),
-    layout=lambda node, layouts: "nhwc8" if node.out.rank == 4 and set(layouts) == {"nhwc8"} else "row",
-    weight_expr=lambda *xs, dim: ["concat", list(xs), dim],
-    cases=(Case(((2, 3), (2, 5), (2, 1)), {"dim": 1}, ("float32", "int64")), Case(((1, 7), (3, 7)), {"dim": 0}),
-           Case(((2, 3, 5, 5), (2, 9, 5, 5)), {"dim": 1}, layouts=("row", "nhwc8")))))
+register(
+    OpDef(
+        "concat",
+        _joined,
+        emit=_emit_concat,
+        reference=lambda torch, *xs, dim: torch.cat(xs, dim),
+        layout=lambda node, layouts: "nhwc8" if node.out.rank == 4 and set(layouts) == {"nhwc8"} else "row",
+        weight_expr=lambda *xs, dim: ["concat", list(xs), dim],
+        cases=(
+            Case(((2, 3), (2, 5), (2, 1)), {"dim": 1}, ("float32", "int64")),
+            Case(((1, 7), (3, 7)), {"dim": 0}),
+            Case(((2, 3, 5, 5), (2, 9, 5, 5)), {"dim": 1}, layouts=("row", "nhwc8")),
+        ),
+    )
+)
 
 
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
@@ -224,7 +292,7 @@ def lower_cat(b: Builder, node: Node) -> str:
 @lowers("aten.stack.default")
 def lower_stack(b: Builder, node: Node) -> str:
     dim = wrap_dim(node.attrs.get("dim", 0), node.out.rank)
-    shape = (*node.out.shape[:dim], 1, *node.out.shape[dim + 1:])
+    shape = (*node.out.shape[:dim], 1, *node.out.shape[dim + 1 :])
     values = [reshape(b, cast(b, value, node.out.dtype), shape) for value in node.inputs if value is not None]
     return values[0] if len(values) == 1 else b.emit("concat", *values, dim=dim)
 
@@ -245,8 +313,14 @@ def _pairs(attr: Attr) -> list[tuple[int, int]]:
 
 def _padded(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     spec = _spec(specs, attrs)
-    return (TensorSpec(tuple(size + low + high for size, (low, high)
-                             in zip(spec.shape, _pairs(attrs["pads"]), strict=True)), spec.dtype),)
+    return (
+        TensorSpec(
+            tuple(
+                size + low + high for size, (low, high) in zip(spec.shape, _pairs(attrs["pads"]), strict=True)
+            ),
+            spec.dtype,
+        ),
+    )
 
 
 def _reference_pad(torch: Any, x: Any, pads: tuple[int, ...], value: float) -> Any:
@@ -254,12 +328,22 @@ def _reference_pad(torch: Any, x: Any, pads: tuple[int, ...], value: float) -> A
     return torch.nn.functional.pad(x, [size for pair in reversed(pairs) for size in pair], value=value)
 
 
-register(OpDef(
-    "pad", _padded, emit=_emit_pad, reference=_reference_pad,
-    layout=lambda node, layouts: layouts[0] or "row",
-    weight_expr=None,
-    cases=(Case(((3, 5),), {"pads": (1, 2, 0, 3), "value": 0.0}), Case(((2, 3, 5, 5),), {
-        "pads": (0, 0, 0, 0, 1, 1, 2, 0), "value": -1.5}, layouts=("row", "nhwc8")))))
+register(
+    OpDef(
+        "pad",
+        _padded,
+        emit=_emit_pad,
+        reference=_reference_pad,
+        layout=lambda node, layouts: layouts[0] or "row",
+        weight_expr=None,
+        cases=(
+            Case(((3, 5),), {"pads": (1, 2, 0, 3), "value": 0.0}),
+            Case(
+                ((2, 3, 5, 5),), {"pads": (0, 0, 0, 0, 1, 1, 2, 0), "value": -1.5}, layouts=("row", "nhwc8")
+            ),
+        ),
+    )
+)
 
 
 @lowers("aten.pad.default", "aten.constant_pad_nd.default")
@@ -271,8 +355,10 @@ def lower_pad(b: Builder, node: Node) -> str:
     if not widths or not any(widths):
         return x
     rank = len(b.shape(x))
-    pairs = [(0, 0)] * (rank - len(widths) // 2) + [(widths[i], widths[i + 1]) for i in range(len(widths) - 2, -2, -2)]
-    for dim, (low, high) in enumerate(pairs):      # a negative width cuts
+    pairs = [(0, 0)] * (rank - len(widths) // 2) + [
+        (widths[i], widths[i + 1]) for i in range(len(widths) - 2, -2, -2)
+    ]
+    for dim, (low, high) in enumerate(pairs):  # a negative width cuts
         if low < 0 or high < 0:
             x = slice_dim(b, x, dim, max(-low, 0), b.shape(x)[dim] + min(low, 0) + min(high, 0))
     flat = tuple(max(width, 0) for pair in pairs for width in pair)
@@ -294,4 +380,4 @@ def lower_repeat(b: Builder, node: Node) -> str:
         split += [1, size]
         wide += [count, size]
     repeated = b.emit("expand", reshape(b, x, tuple(split)), shape=tuple(wide))
-    return reshape(b, repeated, tuple(product(wide[i:i + 2]) for i in range(0, len(wide), 2)))
+    return reshape(b, repeated, tuple(product(wide[i : i + 2]) for i in range(0, len(wide), 2)))

@@ -10,9 +10,11 @@ from torch_ir.ir import IR, Node
 
 
 def assign_layouts(ir: IR, target: Target) -> IR:
-    """Convolutions and pooling write channels last; elementwise ops follow their inputs; all else is row-major.
+    """Convolutions and pooling write channels last; elementwise ops follow their inputs; all else is
+    row-major.
 
-    Kernels read any strides, so no conversion is inserted: a program output in another layout is copied at the end.
+    Kernels read any strides, so no conversion is inserted: a program output in another layout is copied at
+    the end.
     """
     layouts = {name: spec.layout for name, spec in ir.values().items()}
     outputs = {output.value for output in ir.outputs}

@@ -1,4 +1,5 @@
-"""Folds per-channel scales and shifts into the convolution or linear layer before them: batch-norm in inference is one."""
+"""Folds per-channel scales and shifts into the convolution or linear layer before them: batch-norm in
+inference is one."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from npu_compiler.target import Target
 from npu_compiler.weights import constant_exprs
 from torch_ir.ir import IR, Node, TensorSpec
 
-#: The ops that have a weight with output channels first, and which of their output's dimensions are the channels.
+#: The ops that have a weight with output channels first, and which of their output's dimensions are the
+#: channels.
 CHANNEL_DIM: Mapping[str, int] = {"conv": 1, "linear": -1}
 
 
 def fold_affine(ir: IR, target: Target) -> IR:
-    """``conv(x, w, b) * s + t`` becomes ``conv(x, w * s, b * s + t)`` where ``s`` and ``t`` are constants per channel.
+    """``conv(x, w, b) * s + t`` becomes ``conv(x, w * s, b * s + t)`` where ``s`` and ``t`` are constants per
+    channel.
 
     A convolution whose result something else reads keeps its own weights and is not folded.
     """
@@ -31,7 +34,12 @@ def fold_affine(ir: IR, target: Target) -> IR:
         if node.op in ("mul", "add"):
             for value, other in (node.inputs, node.inputs[::-1]):
                 host = made.get(value or "")
-                if host is None or other not in constants or readers.get(str(value), 0) != 1 or value in results:
+                if (
+                    host is None
+                    or other not in constants
+                    or readers.get(str(value), 0) != 1
+                    or value in results
+                ):
                     continue
                 if node.out == host.out and is_per_channel(specs[str(other)], host):
                     folded = _fold(node, host, str(other), specs, taken)
@@ -45,8 +53,11 @@ def fold_affine(ir: IR, target: Target) -> IR:
             specs.update((n.outputs[0], n.out) for n in extra)
             constants.update(n.outputs[0] for n in extra)
         last = nodes[-1]
-        if last.op in CHANNEL_DIM and last.inputs[1] in constants and (
-                len(last.inputs) < 3 or last.inputs[2] is None or last.inputs[2] in constants):
+        if (
+            last.op in CHANNEL_DIM
+            and last.inputs[1] in constants
+            and (len(last.inputs) < 3 or last.inputs[2] is None or last.inputs[2] in constants)
+        ):
             made[last.outputs[0]] = last
     return replace(ir, nodes=tuple(nodes))
 
@@ -55,12 +66,17 @@ def is_per_channel(spec: TensorSpec, host: Node) -> bool:
     """Whether a tensor broadcasts against the host's output along its channels only."""
     channel = CHANNEL_DIM[host.op] % host.out.rank
     lead = host.out.rank - spec.rank
-    return lead >= 0 and all(size == 1 or (lead + i == channel and size == host.out.shape[channel])
-                             for i, size in enumerate(spec.shape))
+    return lead >= 0 and all(
+        size == 1 or (lead + i == channel and size == host.out.shape[channel])
+        for i, size in enumerate(spec.shape)
+    )
 
 
-def _fold(node: Node, host: Node, constant: str, specs: Mapping[str, TensorSpec], taken: set[str]) -> list[Node]:
-    """The constant nodes that compute the new weight and bias, then the host with them under the node's name."""
+def _fold(
+    node: Node, host: Node, constant: str, specs: Mapping[str, TensorSpec], taken: set[str]
+) -> list[Node]:
+    """The constant nodes that compute the new weight and bias, then the host with them under the node's
+    name."""
     channels = host.out.shape[CHANNEL_DIM[host.op]]
     b = Builder(host, specs, taken)
     weight, bias = str(host.inputs[1]), host.inputs[2] if len(host.inputs) > 2 else None
@@ -75,5 +91,13 @@ def _fold(node: Node, host: Node, constant: str, specs: Mapping[str, TensorSpec]
         bias = None if bias is None else b.emit("mul", bias, vector)
     else:
         bias = vector if bias is None else b.emit("add", bias, vector)
-    return [*b.nodes, replace(host, name=node.name, outputs=node.outputs, inputs=(host.inputs[0], weight, bias),
-                              origin=(*host.origin, *node.origin))]
+    return [
+        *b.nodes,
+        replace(
+            host,
+            name=node.name,
+            outputs=node.outputs,
+            inputs=(host.inputs[0], weight, bias),
+            origin=(*host.origin, *node.origin),
+        ),
+    ]

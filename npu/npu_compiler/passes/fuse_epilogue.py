@@ -1,4 +1,5 @@
-"""Elementwise ops after a matrix product or convolution move into its kernel, where the result is still in registers."""
+"""Elementwise ops after a matrix product or convolution move into its kernel, where the result is still in
+registers."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ NOT_ON_VECTORS = frozenset({"where", "cast"})
 
 
 def fuse_epilogue(ir: IR, target: Target) -> IR:
-    """``relu(conv(x) + y)`` becomes one node: steps on the result, of which one may read another tensor of its shape.
+    """``relu(conv(x) + y)`` becomes one node: steps on the result, of which one may read another tensor of
+    its shape.
 
     A result that something else reads, or that is an output, is not fused over.
     """
@@ -29,10 +31,20 @@ def fuse_epilogue(ir: IR, target: Target) -> IR:
     for node in ir.nodes:
         op = op_def(node.op)
         fused = None
-        if op.expr is not None and node.op not in NOT_ON_VECTORS and node.out.dtype == "float32" \
-                and node.outputs[0] not in constants:
-            candidates = [value for value in node.inputs if value in hosts and value not in results
-                          and readers[value] == 1 and hosts[value].out == node.out]
+        if (
+            op.expr is not None
+            and node.op not in NOT_ON_VECTORS
+            and node.out.dtype == "float32"
+            and node.outputs[0] not in constants
+        ):
+            candidates = [
+                value
+                for value in node.inputs
+                if value in hosts
+                and value not in results
+                and readers[value] == 1
+                and hosts[value].out == node.out
+            ]
             for value in sorted(candidates, key=lambda v: -order[v]):
                 fused = _fuse(ir, node, hosts[value], value)
                 if fused is not None:
@@ -63,11 +75,19 @@ def _fuse(ir: IR, node: Node, host: Node, value: str) -> Node | None:
             operands.append("i1")
         else:
             return None
-    step = Step(node.op, tuple(operands), {k: v for k, v in node.attrs.items() if k != "scalar"}, node.out.dtype)
+    step = Step(
+        node.op, tuple(operands), {k: v for k, v in node.attrs.items() if k != "scalar"}, node.out.dtype
+    )
     inputs = [*host.inputs, *(None for _ in range(RESIDUAL - len(host.inputs)))][:RESIDUAL]
     attrs = {**host.attrs, "epilogue": tuple(s.pack() for s in (*body, step))}
-    return replace(host, name=node.name, outputs=node.outputs, inputs=(*inputs, *((residual,) if residual else ())),
-                   attrs=attrs, origin=(*host.origin, *node.origin))
+    return replace(
+        host,
+        name=node.name,
+        outputs=node.outputs,
+        inputs=(*inputs, *((residual,) if residual else ())),
+        attrs=attrs,
+        origin=(*host.origin, *node.origin),
+    )
 
 
 def _scalar(attr: Attr) -> float:

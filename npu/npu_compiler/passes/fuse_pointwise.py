@@ -10,7 +10,8 @@ from npu_compiler.target import Target
 from npu_compiler.weights import constant_exprs
 from torch_ir.ir import IR, Node
 
-#: OpenCL devices take at least 8 constant and many more global arguments; beyond this a kernel is only harder to read.
+#: OpenCL devices take at least 8 constant and many more global arguments; beyond this a kernel is only harder
+#: to read.
 MAX_INPUTS = 12
 MAX_STEPS = 48
 
@@ -28,8 +29,12 @@ def fuse_pointwise(ir: IR, target: Target) -> IR:
             absorbed: list[str] = []
             for value in dict.fromkeys(node.inputs):
                 producer = groups.get(value or "")
-                if producer is None or value in results or readers[str(value)] != 1 \
-                        or producer.out.shape != node.out.shape:
+                if (
+                    producer is None
+                    or value in results
+                    or readers[str(value)] != 1
+                    or producer.out.shape != node.out.shape
+                ):
                     continue
                 merged = _merge(node, [groups[name] for name in (*absorbed, str(value))])
                 if len(merged.inputs) <= MAX_INPUTS and len(unpack_body(merged.attrs["body"])) <= MAX_STEPS:
@@ -51,7 +56,8 @@ def as_body(node: Node) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     unique = tuple(dict.fromkeys(inputs))
     operands: tuple[Operand, ...] = tuple(
         f"i{unique.index(value)}" if value is not None else node.attrs["scalar"]  # type: ignore[misc]
-        for value in node.inputs)
+        for value in node.inputs
+    )
     attrs = {name: value for name, value in node.attrs.items() if name != "scalar"}
     return (Step(node.op, operands, attrs, node.out.dtype),), unique
 
@@ -72,8 +78,11 @@ def _merge(node: Node, producers: list[Node]) -> Node:
                 names[f"i{index}"] = f"i{inputs.index(value)}"
         base = len(steps)
         for index, step in enumerate(body):
-            steps.append(replace(step, operands=tuple(
-                names.get(o, o) if isinstance(o, str) else o for o in step.operands)))
+            steps.append(
+                replace(
+                    step, operands=tuple(names.get(o, o) if isinstance(o, str) else o for o in step.operands)
+                )
+            )
             names[f"t{index}"] = f"t{base + index}"
         return f"t{len(steps) - 1}"
 
@@ -81,5 +90,10 @@ def _merge(node: Node, producers: list[Node]) -> Node:
         results[producer.outputs[0]] = add(*as_body(producer))
     add(*as_body(node))
     origin = tuple(dict.fromkeys(name for part in (*producers, node) for name in part.origin))
-    return replace(node, op="pointwise", inputs=tuple(inputs), attrs={"body": tuple(step.pack() for step in steps)},
-                   origin=origin)
+    return replace(
+        node,
+        op="pointwise",
+        inputs=tuple(inputs),
+        attrs={"body": tuple(step.pack() for step in steps)},
+        origin=origin,
+    )

@@ -23,14 +23,24 @@ def lower(ir: IR, target: Target) -> IR:
     nodes: list[Node] = []
     refusals: list[Refusal] = []
     for extracted in ir.nodes:
-        node = replace(extracted, inputs=tuple(aliases.get(v, v) if v is not None else None for v in extracted.inputs),
-                       origin=extracted.origin or (extracted.name,))
+        node = replace(
+            extracted,
+            inputs=tuple(aliases.get(v, v) if v is not None else None for v in extracted.inputs),
+            origin=extracted.origin or (extracted.name,),
+        )
         if node.op in ops:
             nodes.append(node)
             continue
         if node.op not in lowerings:
-            refusals.append(Refusal(node.name, node.op, "no lowering knows this operation", node.loc,
-                                    "rewrite it with supported operations, or run it in a fallback part"))
+            refusals.append(
+                Refusal(
+                    node.name,
+                    node.op,
+                    "no lowering knows this operation",
+                    node.loc,
+                    "rewrite it with supported operations, or run it in a fallback part",
+                )
+            )
             continue
         builder = Builder(node, specs, taken)
         try:
@@ -45,9 +55,13 @@ def lower(ir: IR, target: Target) -> IR:
     if refusals:
         raise UnsupportedOpError(ir.name, tuple(refusals))
     return replace(
-        ir, nodes=tuple(nodes),
-        outputs=tuple(replace(output, value=aliases.get(output.value, output.value)) for output in ir.outputs),
-        states={name: _renamed(state, aliases) for name, state in ir.states.items()})
+        ir,
+        nodes=tuple(nodes),
+        outputs=tuple(
+            replace(output, value=aliases.get(output.value, output.value)) for output in ir.outputs
+        ),
+        states={name: _renamed(state, aliases) for name, state in ir.states.items()},
+    )
 
 
 def _renamed(state: State, aliases: dict[str, str]) -> State:
