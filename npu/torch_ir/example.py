@@ -42,23 +42,26 @@ def prepare(torch: Any, model: Any, example: Any, dynamic_shapes: Any) -> Exampl
     shapes = _with_dims(torch, dynamic_shapes, {}, "dynamic_shapes")
     if isinstance(shapes, Mapping):
         shapes = _by_parameter(bound, shapes)
-        pairs = [(name, value, shapes[name]) for name, value in bound.arguments.items()]
+        parts = [(name, value, shapes[name]) for name, value in bound.arguments.items()]
     else:
-        if len(shapes) != len(args) + len(kwargs):
-            raise IRError(f"dynamic_shapes has {len(shapes)} entries and the example {len(args) + len(kwargs)}; "
+        given = (*args, *kwargs.values())
+        if len(shapes) != len(given):
+            raise IRError(f"dynamic_shapes has {len(shapes)} entries and the example {len(given)}; "
                           "give one per input, or a mapping by input name")
         names = [*(f"input {index}" for index in range(len(args))), *kwargs]
-        pairs = list(zip(names, (*args, *kwargs.values()), shapes, strict=True))
-    leaves = [leaf for name, value, shape in pairs for leaf in _leaves(torch, value, shape, name)]
-    dims = [_dims_of(leaf, shape, place) for place, leaf, shape in leaves if _is_tensor(leaf)]
-    sizes = _choose_sizes([leaf for _, leaf, _ in leaves if _is_tensor(leaf)], dims)
-    dynamic = iter(dims)
-    resized = [_resize(torch, leaf, next(dynamic), sizes) if _is_tensor(leaf) else leaf for _, leaf, _ in leaves]
-    structure = torch.utils._pytree.tree_structure((args, kwargs))
-    args, kwargs = torch.utils._pytree.tree_unflatten(resized, structure)
-    real = [{axis: dim for axis, dim in by_axis.items() if not isinstance(dim, _Fixed)} for by_axis in dims]
-    return Example(args, kwargs, torch.utils._pytree.tree_map(
-        lambda dim: None if isinstance(dim, _Fixed) else dim, shapes), real)
+        parts = list(zip(names, given, shapes, strict=True))
+    leaves = [leaf for name, value, shape in parts for leaf in _leaves(torch, value, shape, name)]
+    dims = [_dims_of(leaf, shape, place) if _is_tensor(leaf) else None for place, leaf, shape in leaves]
+    tensors = [(leaf, by_axis) for (_, leaf, _), by_axis in zip(leaves, dims, strict=True) if by_axis is not None]
+    sizes = _choose_sizes(tensors)
+    resized = [leaf if by_axis is None else _resize(torch, leaf, by_axis, sizes)
+               for (_, leaf, _), by_axis in zip(leaves, dims, strict=True)]
+    pytree = torch.utils._pytree
+    args, kwargs = pytree.tree_unflatten(resized, pytree.tree_structure((args, kwargs)))
+    moving = [by_axis and {axis: dim for axis, dim in by_axis.items() if not isinstance(dim, _Fixed)}
+              for by_axis in dims]
+    tree = pytree.tree_unflatten(moving, pytree.tree_structure(dict(bound.arguments)))
+    return Example(args, kwargs, tree, [by_axis for by_axis in moving if by_axis is not None])
 
 
 def _bind(model: Any, example: Any) -> inspect.BoundArguments:
@@ -143,16 +146,17 @@ def _dims_of(leaf: Any, shape: Any, place: str) -> dict[int, Any]:
             if dim is not None and (isinstance(dim, _Fixed) or not isinstance(dim, int))}
 
 
-def _choose_sizes(tensors: Sequence[Any], dims: Sequence[Mapping[int, Any]]) -> dict[str, int]:
+def _choose_sizes(tensors: Sequence[tuple[Any, Mapping[int, Any]]]) -> dict[str, int]:
     """An example size for every named dimension: the given one where it can stand for all others."""
+    given = [(dim, int(tensor.shape[axis])) for tensor, by_axis in tensors for axis, dim in by_axis.items()
+             if is_named(dim)]
     sizes: dict[str, int] = {}
-    for tensor, by_axis in zip(tensors, dims, strict=True):
-        for axis, dim in by_axis.items():
-            if is_named(dim) and not hasattr(dim, "root"):
-                lower, upper = dim_bounds(dim)
-                lower, highest = max(lower, 2), upper if upper is not None else 1 << 30
-                size = int(tensor.shape[axis])
-                sizes.setdefault(dim.__name__, size if lower <= size <= highest else max(lower, min(3, highest)))
+    for dim, size in sorted(given, key=lambda item: hasattr(item[0], "root")):
+        root = getattr(dim, "root", dim)
+        lower, upper = dim_bounds(root)
+        lower, highest = max(lower, 2), upper if upper is not None else 1 << 30
+        fits = dim is root and lower <= size <= highest
+        sizes.setdefault(root.__name__, size if fits else max(lower, min(3, highest)))
     return sizes
 
 
@@ -162,8 +166,7 @@ def _resize(torch: Any, tensor: Any, by_axis: Mapping[int, Any], sizes: Mapping[
         if isinstance(dim, _Fixed):
             wanted[axis] = int(dim)
         elif hasattr(dim, "root"):
-            if dim.root.__name__ in sizes:
-                wanted[axis] = int(dim.fn(sizes[dim.root.__name__]))
+            wanted[axis] = int(dim.fn(sizes[dim.root.__name__]))
         elif is_named(dim):
             wanted[axis] = sizes[dim.__name__]
         elif wanted[axis] < 2 and "STATIC" not in str(dim):

@@ -45,14 +45,19 @@ def extract_ir(model: Any, example: Any, *, model_name: str | None = None, dynam
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=prepared.dynamic_shapes,
                                               strict=False)
         except Exception as error:
-            raise IRError(f"{name}: PyTorch cannot export this module: {_shorten(str(error))}") from error
+            raise IRError(_export_message(name, str(error))) from error
         ir = _Extraction(torch, program, name, prepared.dims).run(output_names)
     ir.verify("extraction")
     return ir
 
 
-def _shorten(text: str, limit: int = 800) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}..."
+def _export_message(name: str, text: str) -> str:
+    text = text.split("The error above occurred when")[0].strip()
+    text = text if len(text) <= 1000 else f"{text[:1000]}..."
+    if "Constraints violated" in text:
+        return (f"{name}: the module does not work for all sizes that were declared; declare the bounds that it "
+                f"works for, or lift the restriction in the module. {text}")
+    return f"{name}: PyTorch cannot export this module: {text}"
 
 
 @contextmanager
@@ -259,7 +264,8 @@ def _bounds(found: Any, dim: Any, place: str) -> tuple[int, int]:
     lower, upper = int(found.lower), found.upper if getattr(found.upper, "is_Integer", False) else None
     if dim is not None:
         low, high = examples.dim_bounds(dim)
-        if lower > low or (upper is not None and (high is None or upper < high)):
+        # PyTorch assumes a size of at least 2 where it does not say otherwise; a real restriction is an error there.
+        if lower > max(low, 2) or (upper is not None and (high is None or upper < high)):
             raise IRError(f"{place} is declared from {low} to {high}, but the module works from {lower} to {upper} "
                           "only; declare these bounds, or lift the restriction in the module")
         lower, upper = low, high
