@@ -124,10 +124,10 @@ def assemble(ir: IR, emitted: Emitted, target: Target, program: str) -> Compiled
         buffers.append(
             Buffer(
                 name,
-                info.kind,
+                info.kind,  # type: ignore[arg-type]
                 _dim(size),
                 info.ref,
-                offsets.get(name, 0),  # type: ignore[arg-type]
+                offsets.get(name, 0),
                 life.first if life else 0,
                 life.last if life else 0,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 from npu_compiler.dtypes import COMPUTE_TYPE, is_float, literal
 from npu_compiler.ops import op_def
@@ -31,8 +31,8 @@ class Step:
 
 def unpack_body(attr: Attr) -> tuple[Step, ...]:
     """What ``Step.pack`` packed, for all steps."""
-    assert isinstance(attr, tuple)
-    return tuple(Step(op, operands, dict(attrs), dtype) for op, operands, attrs, dtype in attr)  # type: ignore[misc, union-attr, has-type, arg-type]
+    packed: Any = attr
+    return tuple(Step(op, operands, dict(attrs), dtype) for op, operands, attrs, dtype in packed)
 
 
 def symbol_name(name: str) -> str:

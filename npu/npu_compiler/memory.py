@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from npu_compiler.errors import CompileError
 
@@ -70,6 +71,6 @@ def check(buffers: Mapping[str, Lifetime], offsets: Mapping[str, int], arena: in
             for name, life in buffers.items()
             if life.first <= step <= life.last and life.nbytes
         )
-        for (_, end, left), (start, _, right) in zip(ranges, ranges[1:], strict=False):
+        for (_, end, left), (start, _, right) in pairwise(ranges):
             if start < end:
                 raise CompileError(f"memory plan: {left} and {right} overlap at step {step}")

@@ -63,14 +63,18 @@ def row(
     rtol: float = 1e-5,
 ) -> None:
     """Registers an elementwise op of ``arity`` operands."""
-    shapes = [((3, 7),) * arity, ((2, 8, 5, 5),) * arity, ((1,),) * arity]
+    shapes: list[tuple[tuple[int, ...] | None, ...]] = [
+        ((3, 7),) * arity,
+        ((2, 8, 5, 5),) * arity,
+        ((1,),) * arity,
+    ]
     if arity == 2:
         shapes += [((4, 1, 3), (5, 1)), ((2, 3, 29), None), (None, (13,))]
     if arity == 3:
         shapes += [((4, 1, 3), (5, 1), (3,))]
-    given = attrs or {}
+    given = dict(attrs or {})
     cases = tuple(
-        Case(shape, given | ({"scalar": 2} if None in shape else {}), dtypes, values) for shape in shapes
+        Case(shape, {**given, **({"scalar": 2} if None in shape else {})}, dtypes, values) for shape in shapes
     )
 
     def weight_expr(*exprs: WeightExpr) -> WeightExpr:
@@ -95,7 +99,7 @@ def unary(
     expr: str,
     *,
     aten: Sequence[str] = (),
-    reference: str | None = None,
+    reference: str | Callable[..., Any] | None = None,
     to_float: bool = True,
     **options: Any,
 ) -> None:

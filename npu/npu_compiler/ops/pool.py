@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
-from npu_compiler.ops.conv import is_vector_view, pads_of
 from npu_compiler.ops.reduce import reduce
 from npu_compiler.ops.views import reshape, slice_dim, tensor_input
+from npu_compiler.products import is_vector_view, pads_of
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.shapes import window_out
 from torch_ir.expr import Dim, ceil_div
@@ -50,7 +50,7 @@ def _emit(e: Emitter, node: Node) -> None:
     _, _, out_height, out_width = y.shape
     kernel, pads = as_ints(node.attrs["kernel"]), pads_of(node.attrs)
     average = node.op == "avg_pool"
-    params = {
+    params: dict[str, Any] = {
         "op": "avg" if average else "max",
         "include_pad": bool(node.attrs.get("count_include_pad", True)),
         "out": "nhwc8" if is_vector_view(e, y) else "strided",

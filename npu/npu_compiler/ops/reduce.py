@@ -374,8 +374,9 @@ register(
 @lowers("aten.argmax.default", "aten.argmin.default")
 def lower_argmax(b: Builder, node: Node) -> str:
     x, dim = tensor_input(node), node.attrs.get("dim")
+    dims: tuple[int, ...] = (0,)
     if dim is None or not b.shape(x):
-        x, dims = reshape(b, x, (product(b.shape(x)),)), (0,)
+        x = reshape(b, x, (product(b.shape(x)),))
     else:
         dims = wrap_dims(dim, len(b.shape(x)))
     _, index = b.emit_multi("arg_reduce", x, dim=dims[0], largest="max" in node.op)

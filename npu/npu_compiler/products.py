@@ -1,0 +1,288 @@
+"""Kernel calls of convolutions and linear layers: packed implicit matrix products, and depthwise windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from npu_compiler.ctext import step_text, unpack_body
+from npu_compiler.errors import Unsupported
+from npu_compiler.lowering import as_ints
+from npu_compiler.ops import Attrs, Cost
+from npu_compiler.select import BufferUse, ScalarUse
+from npu_compiler.views import View
+from npu_runtime.program import WeightExpr
+from torch_ir.expr import Dim, ceil_div, product
+from torch_ir.ir import ITEM_SIZE, Attr, Node, TensorSpec
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+LANES = 8
+
+
+def round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def pads_of(attrs: Attrs) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding before and after, for height and width."""
+    top, bottom, left, right = as_ints(attrs["padding"], 4)
+    return (top, bottom), (left, right)
+
+
+def epilogue_lines(epilogue: Attr) -> list[str]:
+    """The steps as C statements that transform the float8 ``v`` and may read the float8 ``r``."""
+    lines = []
+    for step in unpack_body(epilogue or ()):
+        names = [
+            "r" if operand == "i1" else "v" if isinstance(operand, str) else "" for operand in step.operands
+        ]
+        dtypes = [step.dtype if isinstance(operand, str) else "" for operand in step.operands]
+        lines.append(f"v = {step_text(step, dtypes, names, LANES)};")
+    return lines
+
+
+def pack_panels(groups: int, out: int, inner: int, kernel: tuple[int, int], width: int) -> tuple[int, Any]:
+    """Packing of a weight [groups*out, inner, *kernel] into panels of ``width`` channels, then zeros for taps
+    outside the image: see the kernel's template. Returns the element count and the rearrangement."""
+    panels = -(-out // width)
+    body = groups * panels * width * inner * kernel[0] * kernel[1]
+    tail = round_up(inner, LANES)
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        split = ["reshape", expr, [groups, out, inner, *kernel]]
+        padded = ["pad", split, [[0, 0], [0, panels * width - out], [0, 0], [0, 0], [0, 0]]]
+        tiles = ["reshape", padded, [groups, panels, width, inner, *kernel]]
+        ordered = ["permute", tiles, [0, 1, 4, 5, 3, 2]]
+        return ["pad", ["reshape", ordered, [body]], [[0, tail]]]
+
+    return body, pack
+
+
+def pack_bias(groups: int, out: int, width: int) -> tuple[int, Any]:
+    """Packing of a bias [groups*out] into panels of ``width`` channels. Returns the element count and the
+    rearrangement."""
+    panels = -(-out // width)
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        padded = ["pad", ["reshape", expr, [groups, out]], [[0, 0], [0, panels * width - out]]]
+        return ["reshape", padded, [groups * panels * width]]
+
+    return groups * panels * width, pack
+
+
+def is_vector_view(e: Emitter, view: View) -> bool:
+    """Whether every pixel's channels start at a vector's alignment and lie one after the other."""
+    n, c, h, w = view.strides
+    return c == 1 and all(e.divides(LANES, dim) for dim in (n, h, w, view.offset))
+
+
+def residual_view(e: Emitter, node: Node, y: View, vectors: bool) -> View | None:
+    """The residual operand, laid out as the output where that is needed."""
+    value = node.inputs[3] if len(node.inputs) > 3 else None
+    if value is None:
+        return None
+    view = e.view(value)
+    if view.shape != y.shape:
+        raise AssertionError(f"{node.name}: the residual {view.shape} is not shaped as the output {y.shape}")
+    n, _, h, w = view.strides
+    dense_pixels = h == w * view.shape[3] or view.shape[2] == 1
+    if (
+        (is_vector_view(e, view) and dense_pixels and n == w * view.shape[2] * view.shape[3])
+        if vectors
+        else dense_pixels
+    ):
+        return view
+    made = e.scratch(f"{node.name}:residual", TensorSpec(y.shape, y.dtype, "nhwc8" if vectors else "row"))
+    e.copy(view, made, node)
+    return made
+
+
+def conv_cost(node: Node, x: TensorSpec, weights: Dim, taps: Dim) -> Cost:
+    """2 operations per multiply-add; each input, weight and output element once."""
+    size = ITEM_SIZE[x.dtype]
+    residual = node.out.numel * size if len(node.inputs) > 3 and node.inputs[3] else 0
+    return Cost(
+        flops=2 * node.out.numel * taps,
+        bytes_read=(x.numel + weights) * size + residual,
+        bytes_written=node.out.numel * size,
+    )
+
+
+def igemm(
+    e: Emitter,
+    node: Node,
+    x: View,
+    y: View,
+    kernel: tuple[int, int],
+    stride: Sequence[int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+    op: str,
+) -> None:
+    """Emits the implicit matrix product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides."""
+    if x.dtype != "float32":
+        raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
+    batch, channels, height, width = x.shape
+    _, out, out_height, out_width = y.shape
+    inner, out_group = int(str(channels)) // groups, int(str(out)) // groups
+    pixels = batch * out_height * out_width
+    vectors = is_vector_view(e, y) and (groups == 1 or out_group % LANES == 0)
+    tile = e.tile(op, pixels=pixels, out=out_group, inner=inner * kernel[0] * kernel[1])
+    wide = tile.nv * LANES
+    body, pack = pack_panels(groups, out_group, inner, kernel, wide)
+    weight = node.inputs[1]
+    assert weight is not None
+    w = e.weight(weight, (body + round_up(inner, LANES),), pack)
+    panels = -(-out_group // wide)
+    buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        length, pack_b = pack_bias(groups, out_group, wide)
+        buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
+    residual = residual_view(e, node, y, vectors)
+    if residual is not None:
+        buffers.append(BufferUse(residual.buffer, "r"))
+    buffers.append(BufferUse(y.buffer, "w"))
+    bounds = any(low or high for low, high in padding)
+    scalars: list[Dim] = [
+        pixels,
+        height,
+        width,
+        out_height,
+        out_width,
+        inner,
+        out_group,
+        *kernel,
+        *stride,
+        padding[0][0],
+        padding[1][0],
+        *dilation,
+        x.offset,
+        x.strides[0],
+        x.strides[2],
+        x.strides[3],
+        x.strides[1],
+        body,
+        y.offset,
+        y.strides[0],
+        y.strides[3],
+        y.strides[1],
+    ]
+    if residual is not None:
+        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+    tiles = ceil_div(pixels, tile.mr)
+    chunks = ceil_div(tiles, tile.grain)
+    columns = groups * panels
+    params = {
+        "mr": tile.mr,
+        "nv": tile.nv,
+        "bounds": bounds,
+        "x_unit": x.strides[1] == 1,
+        "unroll": 4 if inner % 4 == 0 else 1,
+        "out": "nhwc8" if vectors else "strided",
+        "order": tile.order,
+        "bias": bias is not None,
+        "residual": residual is not None,
+        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
+    }
+    e.call(
+        op,
+        "igemm",
+        "ops/conv_igemm.cl.j2",
+        params,
+        node=node,
+        shown={"t": f"{tile.mr}x{wide}"},
+        args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
+        global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks),
+        local_size=(1, 1),
+        cost=conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)),
+    )
+
+
+def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
+    """Emits a convolution with one input channel per output channel; ``x`` in vectors of channels."""
+    batch, channels, height, width = x.shape
+    _, _, out_height, out_width = y.shape
+    blocks = round_up(int(str(channels)), LANES) // LANES
+    vectors = is_vector_view(e, y)
+    stride, dilation, padding = (
+        as_ints(node.attrs["stride"]),
+        as_ints(node.attrs["dilation"]),
+        pads_of(node.attrs),
+    )
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        padded = [
+            "pad",
+            ["reshape", expr, [channels, *kernel]],
+            [[0, blocks * LANES - int(str(channels))], [0, 0], [0, 0]],
+        ]
+        tiles = ["permute", ["reshape", padded, [blocks, LANES, *kernel]], [0, 2, 3, 1]]
+        return ["pad", ["reshape", tiles, [blocks * LANES * product(kernel)]], [[0, LANES]]]
+
+    weight = node.inputs[1]
+    assert weight is not None
+    w = e.weight(weight, (blocks * LANES * int(str(product(kernel))) + LANES,), pack)
+    buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        length, pack_b = pack_bias(1, int(str(channels)), LANES)
+        buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
+    residual = residual_view(e, node, y, vectors)
+    if residual is not None:
+        buffers.append(BufferUse(residual.buffer, "r"))
+    buffers.append(BufferUse(y.buffer, "w"))
+    tile = 4 if kernel[1] > 3 or stride[1] > 1 else 6
+    rows = depthwise_rows(e.bounds(out_height)[1], e.bounds(batch)[0] * blocks)
+    scalars: list[Dim] = [
+        channels,
+        height,
+        width,
+        out_height,
+        out_width,
+        padding[0][0],
+        padding[1][0],
+        x.offset,
+        x.strides[0],
+        x.strides[2],
+        x.strides[3],
+        y.offset,
+        y.strides[0],
+        y.strides[3],
+        y.strides[1],
+    ]
+    if residual is not None:
+        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+    params = {
+        "kh": kernel[0],
+        "kw": kernel[1],
+        "sh": stride[0],
+        "sw": stride[1],
+        "dh": dilation[0],
+        "dw": dilation[1],
+        "tw": tile,
+        "bias": bias is not None,
+        "out": "nhwc8" if vectors else "strided",
+        "residual": residual is not None,
+        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
+    }
+    e.call(
+        "conv2d",
+        "depthwise",
+        "ops/conv_depthwise.cl.j2",
+        params,
+        node=node,
+        shown={"k": f"{kernel[0]}x{kernel[1]}", "s": f"{stride[0]}x{stride[1]}"},
+        args=[*buffers, *(ScalarUse(value) for value in (*scalars, rows))],
+        global_size=(blocks, ceil_div(out_height, rows), batch),
+        local_size=(1, 1, 1),
+        cost=conv_cost(node, x.spec, channels * product(kernel), product(kernel)),
+    )
+
+
+def depthwise_rows(height: int, columns: int) -> int:
+    """Output rows per work-item: enough items for two cores to finish together, few enough not to show."""
+    return max(1, min(8, height * columns // 64))
