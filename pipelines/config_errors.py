@@ -61,13 +61,13 @@ def _text(detail: ErrorDetails, key: Key, model: type[BaseModel]) -> tuple[str, 
         case "string_pattern_mismatch":
             return f"{quoted(value)} is not {_PATTERNS.get(str(context['pattern']), 'a valid name')}", key
         case "greater_than_equal":
-            return f"{value} is too small; at least {context['ge']}", key
+            return f"{value} is too small; at least {context['ge']:g}", key
         case "greater_than":
-            return f"{value} is too small; it must be above {context['gt']}", key
+            return f"{value} is too small; it must be above {context['gt']:g}", key
         case "less_than_equal":
-            return f"{value} is too large; at most {context['le']}", key
+            return f"{value} is too large; at most {context['le']:g}", key
         case "less_than":
-            return f"{value} is too large; it must be below {context['lt']}", key
+            return f"{value} is too large; it must be below {context['lt']:g}", key
         case "too_short" | "too_long":
             return f"at least {context.get('min_length', context.get('max_length'))} is needed", key
     if kind in ("int_type", "int_from_float") and "shape" in key:

@@ -19,7 +19,7 @@ def run(job: Job) -> None:
     for program in job.programs:
         for item in msgspec.json.decode(job.transforms(program).read_bytes(), type=list[Transform]):
             if transforms.setdefault(item.name, item) != item:
-                raise TransformClash(f"{job.label}: the weight {item.name} of program {program} is not the one "
+                raise TransformClash(f"{job.label}: the weight {item.name} of {program} is not the one "
                                      "of that name in another program; this is a defect of the compiler")
     job.progress(f"{len(transforms)} tensors")
     prepare_file(job.source_weights, list(transforms.values()), job.prepared_weights)
