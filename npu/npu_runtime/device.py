@@ -247,7 +247,7 @@ class Device(Backend):
         if binary is not None:
             try:
                 return self._build(self._cl._Program(self._context, [self._device], [binary]), flags)
-            except DeviceError:
+            except (DeviceError, self._cl.Error):
                 program_cache.discard(key)
         program = self._build(self._cl._Program(self._context, text), flags)
         if keep:
@@ -320,9 +320,9 @@ class Device(Backend):
 
 def _build_message(log: str, device: str) -> str:
     """The first kernel that the log blames, then the log, shortened in the middle."""
-    blamed = re.search(r"kernels/(\w+)\.cl:\d+(?::\d+)?: (?:fatal )?error", log)
+    blamed = re.search(r"kernels/(\w+)\.cl:\d+(?::\d+)?: (?:fatal )?error|error: kernels/(\w+)\.cl:", log)
     lines = log.splitlines() or ["the driver gives no reason"]
     if len(lines) > 60:
         lines = [*lines[:40], f"... {len(lines) - 60} lines ...", *lines[-20:]]
-    what = f"kernel {blamed[1]!r}" if blamed else "the program"
+    what = f"kernel {blamed[1] or blamed[2]!r}" if blamed else "the program"
     return f"{what} does not build on {device}:\n" + "\n".join(lines)

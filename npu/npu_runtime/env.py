@@ -1,11 +1,9 @@
 """The environment variables that npubin reads: all of them, in one table.
 
-| variable | meaning | default |
-|---|---|---|
-| ``NPU_DEVICE`` | the device that ``Device()`` opens: ``pocl``, ``intel``, ``nvidia:0``, ``gpu``, ``cpu`` | first of PoCL, Intel, GPU |
-| ``NPU_DEBUG`` | 1 stages, 2 kernels with time, GFLOP/s and GB/s, 3 passes, 4 source, 5 everything | 0 |
-| ``NPU_CACHE_DIR`` | folder for built kernels of drivers without a cache of their own | ``$XDG_CACHE_HOME/npubin`` |
-"""  # noqa: E501
+| variable | meaning | default | |---|---|---| | ``NPU_DEVICE`` | the device that ``Device()`` opens:
+``pocl``, ``intel``, ``nvidia:0``, ``gpu``, ``cpu`` | first of PoCL, Intel, GPU | | ``NPU_DEBUG`` | 1 stages,
+2 kernels with time, GFLOP/s and GB/s, 3 passes, 4 source, 5 everything | 0 | | ``NPU_CACHE_DIR`` | folder for
+built kernels of drivers without a cache of their own | ``$XDG_CACHE_HOME/npubin`` |"""
 
 from __future__ import annotations
 

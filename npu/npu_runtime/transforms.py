@@ -53,6 +53,7 @@ _UNARY: Mapping[str, Callable[[Array], Array]] = {
 
 def evaluate(expr: WeightExpr, load: Load) -> Array:
     """The value of ``expr``; ``load`` gives an original weight by its key. Raises ``FormatError``."""
+    check(expr)
     try:
         with np.errstate(all="ignore"):
             return _evaluate(expr, load)
@@ -171,7 +172,6 @@ def _evaluate(expr: WeightExpr, load: Load) -> Array:
         case ["tensor", str(key)]:
             return load(key)
         case ["const", str(dtype), [*shape], str(data)]:
-            check(expr)
             return _constant(dtype, shape, data)
         case [str(name), a, b] if name in _BINARY:
             return np.asarray(_BINARY[name](_wide(_evaluate(a, load)), _wide(_evaluate(b, load))))

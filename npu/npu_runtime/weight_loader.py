@@ -277,7 +277,7 @@ def _open(source: str | Path | Mapping[str, object]) -> Source:
     if isinstance(source, Mapping):
         arrays = source
         return Original(
-            "the weights",
+            "the mapping",
             {key: tuple(_shape(value)) for key, value in arrays.items()},
             lambda key: to_array(arrays[key]),
             stable=False,
@@ -334,7 +334,9 @@ def _require(name: str, missing: list[str], present: Iterable[str]) -> None:
     known = list(present)
     lines = []
     for key in missing:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) if len(missing) <= 20 else []
+        near = [other for other in known if other.endswith(f".{key}") or key.endswith(f".{other}")]
+        if not near and len(missing) <= 20:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
         lines.append(f"{key} (there is {near[0]})" if near else key)
     raise WeightsMismatchError(
         f"{name} lacks {len(missing)} tensor{'s' if len(missing) > 1 else ''} that the "

@@ -16,6 +16,15 @@ def selectors() -> list[str]:
     return [info.selector for info in list_devices()] or ["null"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Built kernels go to a temporary folder."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NPU_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session", params=selectors())
 def device(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each OpenCL device in turn."""
