@@ -1,4 +1,4 @@
-"""``python -m torch_ir info FILE`` and ``python -m torch_ir visualize FILE [-o FILE]``. Neither needs PyTorch."""
+"""``python -m torch_ir info FILE`` and ``... visualize FILE [-o FILE]``. Neither needs PyTorch."""
 
 from __future__ import annotations
 
@@ -42,22 +42,31 @@ def info(ir: IR) -> str:
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     trained = sum(_count(spec) for key, spec in ir.weights.items() if not key.endswith(buffers))
     total = sum(int(spec.nbytes) for spec in ir.weights.values() if isinstance(spec.nbytes, int))
-    lines = [f"{ir.name or '(no name)'}  (PyTorch {ir.pytorch_version or 'unknown'}, IR version {ir.ir_version})"]
+    lines = [
+        f"{ir.name or '(no name)'}  (PyTorch {ir.pytorch_version or 'unknown'}, IR version {ir.ir_version})"
+    ]
     lines += ["", "inputs"] + [f"  {name}: {_describe(spec)}" for name, spec in ir.inputs.items()]
-    lines += ["", "outputs"] + [f"  {output.name}: {_describe(values[output.value])}" for output in ir.outputs]
+    lines += ["", "outputs"] + [
+        f"  {output.name}: {_describe(values[output.value])}" for output in ir.outputs
+    ]
     if ir.symbols:
         lines += ["", "symbols"] + [f"  {name}: {low} to {high}" for name, (low, high) in ir.symbols.items()]
     if ir.states:
         lines += ["", "states"] + [
             f"  {state.key}: {_describe(state.spec)}, {'changed' if state.update else 'read'}"
-            for state in ir.states.values()]
+            for state in ir.states.values()
+        ]
     lines += ["", f"weights: {len(ir.weights)} tensors, {trained:,} parameters, {total:,} bytes"]
     if ir.constants:
-        lines.append(f"constants: {len(ir.constants)} tensors, "
-                     f"{sum(len(constant.data) for constant in ir.constants.values()):,} bytes")
+        lines.append(
+            f"constants: {len(ir.constants)} tensors, "
+            f"{sum(len(constant.data) for constant in ir.constants.values()):,} bytes"
+        )
     lines += ["", f"operations: {len(ir.nodes)}"]
     counts = Counter(node.op for node in ir.nodes)
-    lines += [f"  {count:5}  {op}" for op, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    lines += [
+        f"  {count:5}  {op}" for op, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +78,7 @@ def mermaid(ir: IR) -> str:
     def box(value: str, shape: tuple[str, str], *texts: str) -> None:
         ids.setdefault(value, f"n{len(set(ids.values()))}")
         label = "<br/>".join(_escape(text) for text in texts)
-        lines.append(f"  {ids[value]}{shape[0]}\"{label}\"{shape[1]}")
+        lines.append(f'  {ids[value]}{shape[0]}"{label}"{shape[1]}')
 
     for name, spec in ir.inputs.items():
         box(name, ("([", "])"), name, _describe(spec))
@@ -84,13 +93,16 @@ def mermaid(ir: IR) -> str:
         box(f"output {output.name}", ("([", "])"), output.name)
         if output.value in ids:
             lines.append(f"  {ids[output.value]} --> {ids[f'output {output.name}']}")
-    lines += [f"  {ids[state.update]} -.-> {ids[name]}" for name, state in ir.states.items()
-              if state.update in ids and state.update is not None]
+    lines += [
+        f"  {ids[state.update]} -.-> {ids[name]}"
+        for name, state in ir.states.items()
+        if state.update in ids and state.update is not None
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("\"", "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _describe(spec: TensorSpec) -> str:

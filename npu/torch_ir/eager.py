@@ -21,21 +21,28 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True)
 class EagerResult:
-    """Tensors by name: the outputs, the states (by their keys, after the run), and all values if they were kept."""
+    """Tensors by name: outputs, states (by key, after the run), and all values if they were kept."""
 
     outputs: dict[str, torch.Tensor]
     states: dict[str, torch.Tensor]
     values: dict[str, torch.Tensor]
 
 
-def run(ir: IR, inputs: Mapping[str, Any], weights: Mapping[str, Any], states: Mapping[str, Any] | None = None, *,
-        keep_values: bool = False, dtype: Any = None) -> EagerResult:
+def run(
+    ir: IR,
+    inputs: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    states: Mapping[str, Any] | None = None,
+    *,
+    keep_values: bool = False,
+    dtype: Any = None,
+) -> EagerResult:
     """Runs ``ir`` on the device of its inputs.
 
-    ``inputs`` by name, ``weights`` by state_dict key, and ``states`` by key, are NumPy arrays or tensors; a state
-    that is not given starts as the graph says. ``dtype`` (``torch.float64``) replaces every floating-point dtype.
-    Nothing that is passed in is changed. Raises ``IRError`` for a missing or unknown input, one with another shape
-    or dtype, and an operation that PyTorch does not have.
+    ``inputs`` by name, ``weights`` by state_dict key, and ``states`` by key, are NumPy arrays or tensors; a
+    state that is not given starts as the graph says. ``dtype`` (``torch.float64``) replaces every
+    floating-point dtype. Nothing that is passed in is changed. Raises ``IRError`` for a missing or unknown
+    input, one with another shape or dtype, and an operation that PyTorch does not have.
     """
     import torch
 
@@ -46,8 +53,11 @@ def run(ir: IR, inputs: Mapping[str, Any], weights: Mapping[str, Any], states: M
 def bind_symbols(ir: IR, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """The value of every symbol, from the shapes of the inputs. Raises ``IRError`` where they do not fit."""
     found: dict[str, int] = {}
-    pairs = [(f"dimension {axis} of input {name}", dim, shapes[name][axis])
-             for name, spec in ir.inputs.items() for axis, dim in enumerate(spec.shape)]
+    pairs = [
+        (f"dimension {axis} of input {name}", dim, shapes[name][axis])
+        for name, spec in ir.inputs.items()
+        for axis, dim in enumerate(spec.shape)
+    ]
     for _ in ir.symbols:
         for _, dim, size in pairs:
             rest = substitute(dim, found)
@@ -60,8 +70,10 @@ def bind_symbols(ir: IR, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int
         raise IRError(f"{ir.name}: the input shapes do not tell the value of {', '.join(sorted(missing))}")
     for place, dim, size in pairs:
         if evaluate(dim, found) != size:
-            raise IRError(f"{ir.name}: {place} is {size}; expected {dim}"
-                          + ("" if isinstance(dim, int) else f" = {evaluate(dim, found)}"))
+            raise IRError(
+                f"{ir.name}: {place} is {size}; expected {dim}"
+                + ("" if isinstance(dim, int) else f" = {evaluate(dim, found)}")
+            )
     for name, (low, high) in ir.symbols.items():
         if not low <= found[name] <= high:
             raise IRError(f"{ir.name}: {name} is {found[name]}; the graph was extracted for {low} to {high}")
@@ -70,7 +82,7 @@ def bind_symbols(ir: IR, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int
 
 def _solve(dim: Expr, size: int) -> dict[str, int] | None:
     """The symbol of ``factor * symbol + offset == size``; None for any other expression."""
-    name, = symbols_of(dim)
+    (name,) = symbols_of(dim)
     offset, one, two = (substitute(dim, {name: value}) for value in (0, 1, 2))
     assert isinstance(offset, int) and isinstance(one, int) and isinstance(two, int)
     factor = one - offset
@@ -87,15 +99,22 @@ class _Run:
         self._device: Any = "cpu"
         self._symbols: dict[str, int] = {}
 
-    def run(self, inputs: Mapping[str, Any], weights: Mapping[str, Any], states: Mapping[str, Any],
-            keep_values: bool) -> EagerResult:
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        weights: Mapping[str, Any],
+        states: Mapping[str, Any],
+        keep_values: bool,
+    ) -> EagerResult:
         ir = self._ir
         self._check_names("input", inputs, ir.inputs)
         given = {name: self._tensor(value) for name, value in inputs.items()}
         self._device = next((tensor.device for tensor in given.values()), "cpu")
         for name, spec in ir.inputs.items():
             if given[name].dim() != spec.rank:
-                raise IRError(f"{ir.name}: input {name} has {given[name].dim()} dimensions; expected {spec.rank}")
+                raise IRError(
+                    f"{ir.name}: input {name} has {given[name].dim()} dimensions; expected {spec.rank}"
+                )
         self._symbols = bind_symbols(ir, {name: tuple(tensor.shape) for name, tensor in given.items()})
         values = {name: self._fit(f"input {name}", given[name], spec) for name, spec in ir.inputs.items()}
         values.update({name: self._constant(constant) for name, constant in ir.constants.items()})
@@ -122,9 +141,11 @@ class _Run:
             values.update(zip(node.outputs, results, strict=True))
             for name in last.get(node.name, ()):
                 values.pop(name, None)
-        return EagerResult({output.name: values[output.value] for output in ir.outputs},
-                           {state.key: values[state.update or name] for name, state in ir.states.items()},
-                           values if keep_values else {})
+        return EagerResult(
+            {output.name: values[output.value] for output in ir.outputs},
+            {state.key: values[state.update or name] for name, state in ir.states.items()},
+            values if keep_values else {},
+        )
 
     def _last_readers(self, keep_values: bool) -> dict[str, list[str]]:
         """node name -> the values that nothing needs after it."""
@@ -132,21 +153,30 @@ class _Run:
             return {}
         ir = self._ir
         kept = ir.results() | ir.states.keys()
-        last = {name: node.name for node in ir.nodes for name in (*node.outputs, *node.inputs) if name is not None}
+        last = {
+            name: node.name for node in ir.nodes for name in (*node.outputs, *node.inputs) if name is not None
+        }
         freed: dict[str, list[str]] = {}
         for name, reader in last.items():
             if name not in kept:
                 freed.setdefault(reader, []).append(name)
         return freed
 
-    def _check_names(self, what: str, given: Mapping[str, Any], known: Mapping[str, Any],
-                     complete: bool = True) -> None:
+    def _check_names(
+        self, what: str, given: Mapping[str, Any], known: Mapping[str, Any], complete: bool = True
+    ) -> None:
         unknown = [name for name in given if name not in known]
         missing = [name for name in known if name not in given] if complete else []
         if unknown or missing:
-            raise IRError(f"{self._ir.name}: " + "; ".join(
-                f"{kind} {what} {', '.join(names)}" for kind, names in (("unknown", unknown), ("missing", missing))
-                if names) + f"; the graph has {', '.join(known) or 'none'}")
+            raise IRError(
+                f"{self._ir.name}: "
+                + "; ".join(
+                    f"{kind} {what} {', '.join(names)}"
+                    for kind, names in (("unknown", unknown), ("missing", missing))
+                    if names
+                )
+                + f"; the graph has {', '.join(known) or 'none'}"
+            )
 
     def _weight(self, weights: Mapping[str, Any], key: str) -> Any:
         if key not in weights:
@@ -157,6 +187,7 @@ class _Run:
         if isinstance(value, self._torch.Tensor):
             return value.detach()
         import numpy as np
+
         array = np.ascontiguousarray(value).reshape(np.shape(value))
         if array.dtype.name == "bfloat16":
             return self._torch.from_numpy(array.view(np.uint16).copy()).view(self._torch.bfloat16)
@@ -167,8 +198,9 @@ class _Run:
         found = str(tensor.dtype).removeprefix("torch.")
         upcast = self._dtype is not None and found in _FLOATS and spec.dtype in _FLOATS
         if tuple(tensor.shape) != shape or (found != spec.dtype and not upcast):
-            raise IRError(f"{self._ir.name}: {place} is {found}{list(tensor.shape)}; expected "
-                          f"{spec.dtype}{list(shape)}")
+            raise IRError(
+                f"{self._ir.name}: {place} is {found}{list(tensor.shape)}; expected {spec.dtype}{list(shape)}"
+            )
         return tensor.to(self._device, self._float(spec.dtype))
 
     def _float(self, dtype: str) -> Any:
@@ -190,23 +222,30 @@ class _Run:
         try:
             result = operation(*args, **kwargs)
         except Exception as error:
-            raise IRError(f"{self._ir.name}: {node.name} ({node.op}) at {node.loc or 'an unknown line'} failed in "
-                          f"PyTorch: {error}") from error
-        return [result] if isinstance(result, self._torch.Tensor) else list(result)[:len(node.outputs)]
+            raise IRError(
+                f"{self._ir.name}: {node.name} ({node.op}) at {node.loc or 'an unknown line'} failed in "
+                f"PyTorch: {error}"
+            ) from error
+        return [result] if isinstance(result, self._torch.Tensor) else list(result)[: len(node.outputs)]
 
     def _operation(self, node: Node) -> Any:
         namespace, _, rest = node.op.partition(".")
         name, _, overload = rest.partition(".")
         if is_in_place(node.op):
-            raise IRError(f"{self._ir.name}: {node.name} ({node.op}) works in place, and a graph must not; "
-                          "extract it again with extract_ir")
+            raise IRError(
+                f"{self._ir.name}: {node.name} ({node.op}) works in place, and a graph must not; "
+                "extract it again with extract_ir"
+            )
         try:
             return getattr(getattr(getattr(self._torch.ops, namespace), name), overload or "default")
         except (AttributeError, RuntimeError):
-            raise IRError(f"{self._ir.name}: PyTorch {self._torch.__version__} has no operation {node.op} "
-                          f"({node.name})") from None
+            raise IRError(
+                f"{self._ir.name}: PyTorch {self._torch.__version__} has no operation {node.op} ({node.name})"
+            ) from None
 
-    def _arguments(self, node: Node, schema: Any, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def _arguments(
+        self, node: Node, schema: Any, values: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
         inputs = iter([None if name is None else values[name] for name in node.inputs])
         listed = node.attrs.get("_tensor_list_sizes", ())
         sizes = iter(listed if isinstance(listed, tuple) else ())

@@ -1,7 +1,7 @@
 """Example inputs and dynamic dimensions as ``torch.export`` wants them. PyTorch is handed in by the caller.
 
-``torch.export`` takes a dimension whose example size is 0 or 1 for a constant, so examples of dynamic dimensions
-are made anew with a larger size where needed; their contents do not matter.
+``torch.export`` takes a dimension whose example size is 0 or 1 for a constant, so examples of dynamic
+dimensions are made anew with a larger size where needed; their contents do not matter.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ def prepare(torch: Any, model: Any, example: Any, dynamic_shapes: Any) -> Exampl
     bound = _bind(model, example)
     if isinstance(example, Mapping):
         args: tuple[Any, ...] = ()
-        kwargs = {key: value for name, value in bound.arguments.items()
-                  for key, value in (value.items() if _is_rest(bound, name) else [(name, value)])}
+        kwargs = {
+            key: value
+            for name, value in bound.arguments.items()
+            for key, value in (value.items() if _is_rest(bound, name) else [(name, value)])
+        }
     else:
         args, kwargs = bound.args, {}
     if not dynamic_shapes:
@@ -46,20 +49,28 @@ def prepare(torch: Any, model: Any, example: Any, dynamic_shapes: Any) -> Exampl
     else:
         given = (*args, *kwargs.values())
         if len(shapes) != len(given):
-            raise IRError(f"dynamic_shapes has {len(shapes)} entries and the example {len(given)}; "
-                          "give one per input, or a mapping by input name")
+            raise IRError(
+                f"dynamic_shapes has {len(shapes)} entries and the example {len(given)}; "
+                "give one per input, or a mapping by input name"
+            )
         names = [*(f"input {index}" for index in range(len(args))), *kwargs]
         parts = list(zip(names, given, shapes, strict=True))
     leaves = [leaf for name, value, shape in parts for leaf in _leaves(torch, value, shape, name)]
     dims = [_dims_of(leaf, shape, place) if _is_tensor(leaf) else None for place, leaf, shape in leaves]
-    tensors = [(leaf, by_axis) for (_, leaf, _), by_axis in zip(leaves, dims, strict=True) if by_axis is not None]
+    tensors = [
+        (leaf, by_axis) for (_, leaf, _), by_axis in zip(leaves, dims, strict=True) if by_axis is not None
+    ]
     sizes = _choose_sizes(tensors)
-    resized = [leaf if by_axis is None else _resize(torch, leaf, by_axis, sizes)
-               for (_, leaf, _), by_axis in zip(leaves, dims, strict=True)]
+    resized = [
+        leaf if by_axis is None else _resize(torch, leaf, by_axis, sizes)
+        for (_, leaf, _), by_axis in zip(leaves, dims, strict=True)
+    ]
     pytree = torch.utils._pytree
     args, kwargs = pytree.tree_unflatten(resized, pytree.tree_structure((args, kwargs)))
-    moving = [by_axis and {axis: dim for axis, dim in by_axis.items() if not isinstance(dim, _Fixed)}
-              for by_axis in dims]
+    moving = [
+        by_axis and {axis: dim for axis, dim in by_axis.items() if not isinstance(dim, _Fixed)}
+        for by_axis in dims
+    ]
     tree = pytree.tree_unflatten(moving, pytree.tree_structure(dict(bound.arguments)))
     return Example(args, kwargs, tree, [by_axis for by_axis in moving if by_axis is not None])
 
@@ -71,8 +82,10 @@ def _bind(model: Any, example: Any) -> inspect.BoundArguments:
             return signature.bind(**{str(name): value for name, value in example.items()})
         return signature.bind(*(example if isinstance(example, (tuple, list)) else (example,)))
     except TypeError as error:
-        raise IRError(f"{type(model).__name__}.forward{signature} does not take this example: {error}; give a "
-                      "tensor, a tuple of the positional inputs, or a mapping by input name") from None
+        raise IRError(
+            f"{type(model).__name__}.forward{signature} does not take this example: {error}; give a "
+            "tensor, a tuple of the positional inputs, or a mapping by input name"
+        ) from None
 
 
 def _is_rest(bound: inspect.BoundArguments, name: str) -> bool:
@@ -93,8 +106,10 @@ def _by_parameter(bound: inspect.BoundArguments, shapes: Mapping[str, Any]) -> d
         known.append(name)
     unknown = [str(name) for name in shapes if name not in known]
     if unknown:
-        raise IRError(f"dynamic_shapes names {', '.join(unknown)}, which the example does not have; "
-                      f"its inputs are {', '.join(known)}")
+        raise IRError(
+            f"dynamic_shapes names {', '.join(unknown)}, which the example does not have; "
+            f"its inputs are {', '.join(known)}"
+        )
     return found
 
 
@@ -111,15 +126,21 @@ def _with_dims(torch: Any, shapes: Any, known: dict[str, tuple[Any, ...]], place
     if len(shapes) != 3 or not isinstance(shapes[0], str):
         return tuple(_with_dims(torch, value, known, f"{place}[{at}]") for at, value in enumerate(shapes))
     name, lower, upper = shapes
-    if not (isinstance(lower, int) and isinstance(upper, int) and 0 <= lower <= upper and name.isidentifier()):
-        raise IRError(f"{place}: {tuple(shapes)!r} is not a dynamic dimension; write "
-                      '("name", lower, upper) with an identifier and 0 <= lower <= upper, as in ("batch", 1, 8)')
+    if not (
+        isinstance(lower, int) and isinstance(upper, int) and 0 <= lower <= upper and name.isidentifier()
+    ):
+        raise IRError(
+            f"{place}: {tuple(shapes)!r} is not a dynamic dimension; write "
+            '("name", lower, upper) with an identifier and 0 <= lower <= upper, as in ("batch", 1, 8)'
+        )
     if name not in known:
         dim = torch.export.Dim(name, min=lower, max=upper) if lower < upper else _Fixed(lower)
         known[name] = (lower, upper, dim)
     if known[name][:2] != (lower, upper):
-        raise IRError(f"{place}: {name} goes from {lower} to {upper} here and from {known[name][0]} to "
-                      f"{known[name][1]} elsewhere; give a symbol the same bounds everywhere")
+        raise IRError(
+            f"{place}: {name} goes from {lower} to {upper} here and from {known[name][0]} to "
+            f"{known[name][1]} elsewhere; give a symbol the same bounds everywhere"
+        )
     return known[name][2]
 
 
@@ -141,15 +162,24 @@ def _dims_of(leaf: Any, shape: Any, place: str) -> dict[int, Any]:
     dims = dict(shape.items() if isinstance(shape, Mapping) else enumerate(shape or ()))
     for axis in dims:
         if not isinstance(axis, int) or not -leaf.dim() <= axis < leaf.dim():
-            raise IRError(f"{place} has {leaf.dim()} dimensions; dynamic_shapes declares its dimension {axis!r}")
-    return {axis % leaf.dim(): dim for axis, dim in dims.items()
-            if dim is not None and (isinstance(dim, _Fixed) or not isinstance(dim, int))}
+            raise IRError(
+                f"{place} has {leaf.dim()} dimensions; dynamic_shapes declares its dimension {axis!r}"
+            )
+    return {
+        axis % leaf.dim(): dim
+        for axis, dim in dims.items()
+        if dim is not None and (isinstance(dim, _Fixed) or not isinstance(dim, int))
+    }
 
 
 def _choose_sizes(tensors: Sequence[tuple[Any, Mapping[int, Any]]]) -> dict[str, int]:
     """An example size for every named dimension: the given one where it can stand for all others."""
-    given = [(dim, int(tensor.shape[axis])) for tensor, by_axis in tensors for axis, dim in by_axis.items()
-             if is_named(dim)]
+    given = [
+        (dim, int(tensor.shape[axis]))
+        for tensor, by_axis in tensors
+        for axis, dim in by_axis.items()
+        if is_named(dim)
+    ]
     sizes: dict[str, int] = {}
     for dim, size in sorted(given, key=lambda item: hasattr(item[0], "root")):
         root = getattr(dim, "root", dim)
@@ -171,8 +201,11 @@ def _resize(torch: Any, tensor: Any, by_axis: Mapping[int, Any], sizes: Mapping[
             wanted[axis] = sizes[dim.__name__]
         elif wanted[axis] < 2 and "STATIC" not in str(dim):
             wanted[axis] = 3
-    return tensor if wanted == list(tensor.shape) else torch.zeros(
-        wanted, dtype=tensor.dtype, device=tensor.device)
+    return (
+        tensor
+        if wanted == list(tensor.shape)
+        else torch.zeros(wanted, dtype=tensor.dtype, device=tensor.device)
+    )
 
 
 def is_named(dim: Any) -> bool:

@@ -249,7 +249,7 @@ def _exact(dividend: Dim, divisor: Expr) -> Dim | None:
     """``dividend / divisor`` where the divisor is one product that divides every term; None otherwise."""
     if len(divisor.terms) != 1:
         return None
-    (atoms, scale), = divisor.terms
+    ((atoms, scale),) = divisor.terms
     terms: dict[Monomial, int] = {}
     for monomial, factor in _terms(dividend):
         left = list(monomial)

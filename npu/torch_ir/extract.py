@@ -1,13 +1,9 @@
-"""PyTorch module -> IR, by ``torch.export``: without a copy of any weight, on any device. See ``extract_ir``."""
+"""PyTorch module -> IR, by ``torch.export``: without a copy of any weight, on any device."""
 
 from __future__ import annotations
 
-import re
-import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch_ir import decompose
@@ -17,33 +13,44 @@ from torch_ir.expr import Dim, symbol
 from torch_ir.functionalize import Functional, NotSimpleError, base_name, functionalize, live_nodes
 from torch_ir.fx_reader import AutocastError, ReadGraph, read_graph, spec_of
 from torch_ir.ir import IR, Constant, Node, Output, State, TensorSpec
+from torch_ir.source_lines import source_line
 
 
-def extract_ir(model: Any, example: Any, *, model_name: str | None = None, dynamic_shapes: Any = None,
-               output_names: Sequence[str] | None = None) -> IR:
+def extract_ir(
+    model: Any,
+    example: Any,
+    *,
+    model_name: str | None = None,
+    dynamic_shapes: Any = None,
+    output_names: Sequence[str] | None = None,
+) -> IR:
     """The graph of one call of ``model`` (a ``torch.nn.Module``).
 
-    ``example`` is a tensor, a tuple of positional inputs, or a mapping of keyword inputs; only shapes and dtypes
-    matter. It and the model may be on any device, ``meta`` included. ``dynamic_shapes`` is what
+    ``example`` is a tensor, a tuple of positional inputs, or a mapping of keyword inputs; only shapes and
+    dtypes matter. It and the model may be on any device, ``meta`` included. ``dynamic_shapes`` is what
     ``torch.export.export`` takes, or a mapping input name -> {dimension: (symbol name, lower, upper)}, as in
     ``{"x": {0: ("batch", 1, 8)}}``; bounds are inclusive. ``output_names`` name the tensors that the module
-    returns, in order; without them, the keys of a returned mapping or dataclass, else "output", or "output_0"...
+    returns, in order; without them, the keys of a returned mapping or dataclass, else "output", or
+    "output_0"...
 
     Buffers that the call changes become states; a non-persistent one on ``meta`` starts as zeros.
 
-    Raises ``IRError`` where the module cannot be exported or compiled: training mode, changed inputs, sizes that
-    depend on values, a dynamic dimension with narrower bounds than declared, or a missing upper bound.
+    Raises ``IRError`` where the module cannot be exported or compiled: training mode, changed inputs, sizes
+    that depend on values, a dynamic dimension with narrower bounds than declared, or a missing upper bound.
     """
     import torch
 
     name = model_name or type(model).__name__
     prepared = examples.prepare(torch, model, example, dynamic_shapes)
     with _on_cpu(torch, model) as to_cpu:
-        args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, to_cpu, (prepared.args, prepared.kwargs))
+        args, kwargs = torch.utils._pytree.tree_map_only(
+            torch.Tensor, to_cpu, (prepared.args, prepared.kwargs)
+        )
         try:
             with torch.no_grad():
-                program = torch.export.export(model, args, kwargs, dynamic_shapes=prepared.dynamic_shapes,
-                                              strict=False)
+                program = torch.export.export(
+                    model, args, kwargs, dynamic_shapes=prepared.dynamic_shapes, strict=False
+                )
         except Exception as error:
             raise IRError(_export_message(name, str(error))) from error
         ir = _Extraction(torch, program, name, prepared.dims).run(output_names)
@@ -55,18 +62,26 @@ def _export_message(name: str, text: str) -> str:
     text = text.split("The error above occurred when")[0].strip()
     text = text if len(text) <= 1000 else f"{text[:1000]}..."
     if "Constraints violated" in text:
-        return (f"{name}: the module does not work for all sizes that were declared; declare the bounds that it "
-                f"works for, or lift the restriction in the module. {text}")
+        return (
+            f"{name}: the module does not work for all sizes that were declared; declare the bounds that it "
+            f"works for, or lift the restriction in the module. {text}"
+        )
     return f"{name}: PyTorch cannot export this module: {text}"
 
 
 @contextmanager
 def _on_cpu(torch: Any, model: Any) -> Iterator[Callable[[Any], Any]]:
-    """While it lasts, a model that is not on the CPU has shapes there: tensors without memory for all parameters and
-    persistent buffers. Yields what makes a tensor fit it."""
+    """While it lasts, a model on another device has tensors without memory on the CPU for its state_dict.
+
+    Yields what makes an example tensor fit it.
+    """
     held = [*model.parameters(), *model.buffers()]
     if all(tensor.device.type == "cpu" for tensor in held):
-        yield lambda tensor: tensor if tensor.device.type == "cpu" else torch.zeros(tensor.shape, dtype=tensor.dtype)
+        yield (
+            lambda tensor: (
+                tensor if tensor.device.type == "cpu" else torch.zeros(tensor.shape, dtype=tensor.dtype)
+            )
+        )
         return
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -77,7 +92,9 @@ def _on_cpu(torch: Any, model: Any) -> Iterator[Callable[[Any], Any]]:
     def shape_only(tensor: Any) -> Any:
         with mode:
             made = torch.empty(tensor.shape, dtype=tensor.dtype)
-        return torch.nn.Parameter(made, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else made
+        return (
+            torch.nn.Parameter(made, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else made
+        )
 
     def stand_in(tensor: Any, has_value: bool) -> Any:
         if id(tensor) not in stand_ins:
@@ -106,21 +123,30 @@ class _Extraction:
         self._torch = torch
         self._name = name
         self._dims = dims
-        self._locations = {node.name: found for module in program.graph_module.modules()
-                           if hasattr(module, "graph") for node in module.graph.nodes
-                           if (found := source_line(node.meta.get("stack_trace")))}
+        self._locations = {
+            node.name: found
+            for module in program.graph_module.modules()
+            if hasattr(module, "graph")
+            for node in module.graph.nodes
+            if (found := source_line(node.meta.get("stack_trace")))
+        }
         self._use(program)
 
     def _use(self, program: Any) -> None:
         self._program = program
         self._inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-        self._tensors = {node.name: node.meta["val"] for node in program.graph.nodes
-                         if node.op == "placeholder" and hasattr(node.meta.get("val"), "untyped_storage")}
+        self._tensors = {
+            node.name: node.meta["val"]
+            for node in program.graph.nodes
+            if node.op == "placeholder" and hasattr(node.meta.get("val"), "untyped_storage")
+        }
         targets = {node.name: node.target for node in program.graph.nodes if node.op == "placeholder"}
         taken = set(self._tensors)
         self._names: dict[str, str] = {}
         for name in self._tensors:
-            public = targets[name] if self._kind(name) == "USER_INPUT" and targets[name] not in taken else name
+            public = (
+                targets[name] if self._kind(name) == "USER_INPUT" and targets[name] not in taken else name
+            )
             self._names[name] = public
             taken.add(public)
 
@@ -132,10 +158,17 @@ class _Extraction:
         try:
             graph = self._graph(symbols)
             _check_inference(self._name, graph.nodes)
-            result = functionalize(graph.nodes, graph.specs, list(self._names.values()),
-                                   [value for value in graph.outputs if value is not None])
-            updates = {name: result.now(public) for name, public in self._names.items()
-                       if result.now(public) != public}
+            result = functionalize(
+                graph.nodes,
+                graph.specs,
+                list(self._names.values()),
+                [value for value in graph.outputs if value is not None],
+            )
+            updates = {
+                name: result.now(public)
+                for name, public in self._names.items()
+                if result.now(public) != public
+            }
         except (NotSimpleError, AutocastError):
             self._use(decompose.make_functional(self._program))
             graph = self._graph(symbols)
@@ -186,8 +219,10 @@ class _Extraction:
                 continue
             placeholder = spec.target if spec.target in self._inputs else by_target.get(spec.target)
             if placeholder is None or value is None:
-                raise IRError(f"{self._name}: the module changes {spec.target}, which is no buffer; "
-                              "only registered buffers may change")
+                raise IRError(
+                    f"{self._name}: the module changes {spec.target}, which is no buffer; "
+                    "only registered buffers may change"
+                )
             updates[placeholder] = result.now(value)
         return updates
 
@@ -196,12 +231,18 @@ class _Extraction:
             kind = self._kind(name)
             if kind != "BUFFER":
                 what = {"USER_INPUT": "its input", "PARAMETER": "its parameter"}.get(kind, "the constant")
-                raise IRError(f"{self._name}: the module changes {what} {self._inputs[name].target or name} in "
-                              "place; work on a copy (x = x.clone()), or register it as a buffer if it is state")
+                raise IRError(
+                    f"{self._name}: the module changes {what} {self._inputs[name].target or name} in "
+                    "place; work on a copy (x = x.clone()), or register it as a buffer if it is state"
+                )
 
-    def _outputs(self, graph: ReadGraph, result: Functional, given: Sequence[str] | None) -> tuple[Output, ...]:
+    def _outputs(
+        self, graph: ReadGraph, result: Functional, given: Sequence[str] | None
+    ) -> tuple[Output, ...]:
         specs = self._program.graph_signature.output_specs
-        values = [value for spec, value in zip(specs, graph.outputs, strict=True) if spec.kind.name == "USER_OUTPUT"]
+        values = [
+            value for spec, value in zip(specs, graph.outputs, strict=True) if spec.kind.name == "USER_OUTPUT"
+        ]
         kept = [index for index, value in enumerate(values) if value is not None]
         if not kept:
             raise IRError(f"{self._name}: the module returns no tensor; return at least one")
@@ -209,15 +250,24 @@ class _Extraction:
             names = _output_names(self._torch, self._program.call_spec.out_spec)
             chosen = [names[index] for index in kept]
         elif len(given) != len(kept):
-            raise IRError(f"{self._name}: output_names has {len(given)} names ({', '.join(given)}) and the module "
-                          f"returns {len(kept)} tensors; give one name per tensor")
+            raise IRError(
+                f"{self._name}: output_names has {len(given)} names ({', '.join(given)}) and the module "
+                f"returns {len(kept)} tensors; give one name per tensor"
+            )
         else:
             chosen = list(given)
-        return tuple(Output(name, result.now(str(values[index])))
-                     for name, index in zip(chosen, kept, strict=True))
+        return tuple(
+            Output(name, result.now(str(values[index]))) for name, index in zip(chosen, kept, strict=True)
+        )
 
-    def _assemble(self, nodes: Sequence[Node], outputs: tuple[Output, ...], updates: Mapping[str, str],
-                  symbols: Mapping[str, Dim], bounds: Mapping[str, tuple[int, int]]) -> IR:
+    def _assemble(
+        self,
+        nodes: Sequence[Node],
+        outputs: tuple[Output, ...],
+        updates: Mapping[str, str],
+        symbols: Mapping[str, Dim],
+        bounds: Mapping[str, tuple[int, int]],
+    ) -> IR:
         live = live_nodes(nodes, {output.value for output in outputs} | set(updates.values()))
         read = {value for node in live for value in node.inputs} | {output.value for output in outputs}
         read |= set(updates.values())
@@ -237,24 +287,37 @@ class _Extraction:
             if persistent:
                 weights[key] = spec
             if name in updates:
-                data = None if persistent else self._data(key, public, or_zeros=True)
-                states[public] = State(key, spec, updates[name], persistent,
-                                       None if data is None or not any(data) else data)
+                data = None if persistent else self._data(key, or_zeros=True)
+                states[public] = State(
+                    key, spec, updates[name], persistent, None if data is None or not any(data) else data
+                )
             elif persistent:
                 mapping[public] = key
             elif public in read:
-                constants[public] = Constant(spec, self._data(key, public) or b"", key)
-        return IR(self._name, inputs, outputs, live, weights, mapping, constants, states, dict(bounds),
-                  str(self._torch.__version__))
+                constants[public] = Constant(spec, self._data(key) or b"", key)
+        return IR(
+            self._name,
+            inputs,
+            outputs,
+            live,
+            weights,
+            mapping,
+            constants,
+            states,
+            dict(bounds),
+            str(self._torch.__version__),
+        )
 
-    def _data(self, key: str, name: str, or_zeros: bool = False) -> bytes | None:
+    def _data(self, key: str, or_zeros: bool = False) -> bytes | None:
         """The bytes of a constant or of a buffer that is in no state_dict; None where it has none."""
         tensor = self._program.constants.get(key)
         if tensor is None or type(tensor).__name__ == "FakeTensor" or tensor.device.type == "meta":
             if or_zeros:
                 return None
-            raise IRError(f"{self._name}: {key} is part of the graph (a constant, or a buffer with "
-                          "persistent=False), but lies on the meta device and so has no value; build it on the CPU")
+            raise IRError(
+                f"{self._name}: {key} is part of the graph (a constant, or a buffer with "
+                "persistent=False), but lies on the meta device and so has no value; build it on the CPU"
+            )
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         return bytes(flat.view(self._torch.uint8).numpy().tobytes()) if flat.numel() else b""
 
@@ -264,14 +327,19 @@ def _bounds(found: Any, dim: Any, place: str) -> tuple[int, int]:
     lower, upper = int(found.lower), found.upper if getattr(found.upper, "is_Integer", False) else None
     if dim is not None:
         low, high = examples.dim_bounds(dim)
-        # PyTorch assumes a size of at least 2 where it does not say otherwise; a real restriction is an error there.
+        # PyTorch assumes a size of at least 2 where it does not say otherwise; a real restriction is an error
+        # there.
         if lower > max(low, 2) or (upper is not None and (high is None or upper < high)):
-            raise IRError(f"{place} is declared from {low} to {high}, but the module works from {lower} to {upper} "
-                          "only; declare these bounds, or lift the restriction in the module")
+            raise IRError(
+                f"{place} is declared from {low} to {high}, but the module works from {lower} to {upper} "
+                "only; declare these bounds, or lift the restriction in the module"
+            )
         lower, upper = low, high
     if upper is None:
-        raise IRError(f"{place} has no upper bound, and memory is planned for it; declare one, as in "
-                      '{"x": {0: ("batch", 1, 8)}}')
+        raise IRError(
+            f"{place} has no upper bound, and memory is planned for it; declare one, as in "
+            '{"x": {0: ("batch", 1, 8)}}'
+        )
     return lower, int(upper)
 
 
@@ -282,42 +350,23 @@ def _check_inference(name: str, nodes: Sequence[Node]) -> None:
         norm = base in ("batch_norm", "instance_norm", "_native_batch_norm_legit", "native_batch_norm")
         statistics = norm and len(node.inputs) > 3 and node.inputs[3] is not None
         if (statistics and (node.attrs.get("training") or node.attrs.get("use_input_stats"))) or (
-                base.endswith("dropout") and node.attrs.get("train")):
-            raise IRError(f"{name}: {node.name} ({node.op}) at {node.loc or 'an unknown line'} is in training mode; "
-                          "call model.eval() before extraction")
+            base.endswith("dropout") and node.attrs.get("train")
+        ):
+            raise IRError(
+                f"{name}: {node.name} ({node.op}) at {node.loc or 'an unknown line'} is in training mode; "
+                "call model.eval() before extraction"
+            )
 
 
 def _output_names(torch: Any, out_spec: Any) -> list[str]:
     """A name for every leaf of what the module returns."""
     pytree = torch.utils._pytree
-    leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(out_spec.num_leaves)), out_spec))
+    leaves, _ = pytree.tree_flatten_with_path(
+        pytree.tree_unflatten(list(range(out_spec.num_leaves)), out_spec)
+    )
     names: list[str] = []
     for path, _ in leaves:
         parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
         name = "_".join(parts)
         names.append(f"output_{name}" if parts and parts[0].isdigit() else name or "output")
     return names
-
-
-def source_line(trace: str | None, own: bool = True) -> str:
-    """ "file:line" of the deepest frame of ``trace`` outside PyTorch (``own``), or of the deepest at all.
-
-    Files are relative to the working folder, an import root or a package folder, so that results do not depend on
-    where things lie.
-    """
-    frames = re.findall(r'File "([^"]+)", line (\d+)', trace or "")
-    for path, line in reversed(frames):
-        if path.startswith("<") or not Path(path).is_absolute():
-            continue
-        name = _portable(path)
-        if not own or not name.startswith(("torch/", "torch_ir/")):
-            return f"{name}:{line}"
-    return ""
-
-
-def _portable(path: str) -> str:
-    packages = [sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib")]
-    for root in (*packages, str(Path.cwd()), *sorted(sys.path, key=len, reverse=True)):
-        if root and Path(root).is_absolute() and Path(path).is_relative_to(root):
-            return Path(path).relative_to(root).as_posix()
-    return Path(path).name

@@ -1,8 +1,8 @@
 """Removes in-place operations from a list of nodes, where that takes no more than renaming values.
 
-A graph in memory is functional: no node changes a value that another one reads. ``relu_(x)`` becomes ``relu(x)``,
-and whoever reads ``x`` afterwards reads the result. What is not that simple (a live view of the changed value,
-an unknown in-place operation) is refused with ``NotSimpleError``. Never imports PyTorch.
+A graph in memory is functional: no node changes a value that another one reads. ``relu_(x)`` becomes
+``relu(x)``, and whoever reads ``x`` afterwards reads the result. What is not that simple (a live view of the
+changed value, an unknown in-place operation) is refused with ``NotSimpleError``. Never imports PyTorch.
 """
 
 from __future__ import annotations
@@ -12,32 +12,38 @@ from dataclasses import dataclass, replace
 
 from torch_ir.ir import Attr, Node, TensorSpec
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: Operations whose results may share memory with their first input.
-VIEWS = frozenset("""
-    adjoint as_strided broadcast_to ccol_indices chunk coalesce col_indices conj contiguous crow_indices diagonal
-    dsplit expand expand_as flatten hsplit imag indices linalg_diagonal mH mT matrix_H moveaxis movedim narrow
-    numpy_T permute pin_memory positive ravel real reshape reshape_as resolve_conj resolve_neg row_indices select
-    slice slice_inverse split split_with_sizes squeeze swapaxes swapdims t tensor_split to transpose unbind
-    unflatten unfold unsqueeze values view view_as view_as_complex view_as_real vsplit
-    type_as dropout feature_dropout alpha_dropout einsum atleast_1d atleast_2d atleast_3d broadcast_tensors meshgrid
-""".split())
+VIEWS = _words("""
+    adjoint as_strided broadcast_to ccol_indices chunk coalesce col_indices conj contiguous crow_indices
+    diagonal dsplit expand expand_as flatten hsplit imag indices linalg_diagonal mH mT matrix_H moveaxis
+    movedim narrow numpy_T permute pin_memory positive ravel real reshape reshape_as resolve_conj resolve_neg
+    row_indices select slice slice_inverse split split_with_sizes squeeze swapaxes swapdims t tensor_split to
+    transpose unbind unflatten unfold unsqueeze values view view_as view_as_complex view_as_real vsplit
+    type_as dropout feature_dropout alpha_dropout einsum atleast_1d atleast_2d atleast_3d broadcast_tensors
+    meshgrid
+""")
 
 #: Operations that return their input, or a fresh copy of it: in a functional graph, the input.
-IDENTITIES = frozenset({"alias", "detach", "detach_", "lift_fresh", "lift_fresh_copy"})
+IDENTITIES = _words("alias detach detach_ lift_fresh lift_fresh_copy")
 
-#: In-place operations ``name_`` that equal ``name`` on the value, in dtype too where all inputs have one dtype.
-IN_PLACE = frozenset("""
-    abs add addcdiv addcmul addmm addbmm baddbmm ceil celu clamp clamp_max clamp_min copy cos cumsum div elu erf exp
-    expm1 fill floor floor_divide fmod gelu hardsigmoid hardswish hardtanh index_add index_copy index_fill index_put
-    leaky_relu lerp log log1p masked_fill masked_scatter mish mul multiply neg pow reciprocal relu relu6 remainder
-    round rsqrt scatter scatter_add selu sigmoid sign silu sin sqrt square squeeze sub t tanh threshold transpose
-    tril triu trunc unsqueeze zero
-""".split())
+#: In-place operations ``name_`` that equal ``name``, in dtype too where all inputs have one dtype.
+IN_PLACE = _words("""
+    abs add addcdiv addcmul addmm addbmm baddbmm ceil celu clamp clamp_max clamp_min copy cos cumsum div elu
+    erf exp expm1 fill floor floor_divide fmod gelu hardsigmoid hardswish hardtanh index_add index_copy
+    index_fill index_put leaky_relu lerp log log1p masked_fill masked_scatter mish mul multiply neg pow
+    reciprocal relu relu6 remainder round rsqrt scatter scatter_add selu sigmoid sign silu sin sqrt square
+    squeeze sub t tanh threshold transpose tril triu trunc unsqueeze zero
+""")
 
 #: Those of IN_PLACE that take tensors of other dtypes (masks, indices) and still keep their first input's.
-_KEEP_DTYPE = frozenset("""
+_KEEP_DTYPE = _words("""
     copy fill index_add index_copy index_fill index_put masked_fill masked_scatter scatter scatter_add zero
-""".split())
+""")
 
 _NEVER = 1 << 62
 
@@ -48,7 +54,7 @@ class NotSimpleError(Exception):
 
 @dataclass(frozen=True)
 class Functional:
-    """Nodes without in-place operations. ``now`` maps a name of the original graph to the value it ends as."""
+    """Nodes without in-place operations; ``now`` tells which value a name of the original graph ends as."""
 
     nodes: tuple[Node, ...]
     renamed: Mapping[str, str]
@@ -69,16 +75,23 @@ def is_in_place(op: str) -> bool:
     if not op.startswith("aten.") or base in ("detach_",):
         return False
     dunder = base.startswith("__") and base.endswith("__")
-    return (base.endswith("_") and not dunder) or (dunder and base.startswith("__i") and base != "__invert__") or (
-        op.rsplit(".", 1)[-1].endswith("out"))
+    return (
+        (base.endswith("_") and not dunder)
+        or (dunder and base.startswith("__i") and base != "__invert__")
+        or (op.rsplit(".", 1)[-1].endswith("out"))
+    )
 
 
-def functionalize(nodes: Sequence[Node], specs: Mapping[str, TensorSpec], placeholders: Collection[str],
-                  outputs: Iterable[str]) -> Functional:
+def functionalize(
+    nodes: Sequence[Node],
+    specs: Mapping[str, TensorSpec],
+    placeholders: Collection[str],
+    outputs: Iterable[str],
+) -> Functional:
     """Removes in-place operations and identities.
 
-    ``specs`` describes every value, ``placeholders`` are the values that outlive the run, ``outputs`` what the
-    graph returns. Raises ``NotSimpleError``.
+    ``specs`` describes every value, ``placeholders`` are the values that outlive the run, ``outputs`` what
+    the graph returns. Raises ``NotSimpleError``.
     """
     aliases = _Aliases(nodes, placeholders, outputs)
     now: dict[str, str] = {}
@@ -163,8 +176,11 @@ class _Aliases:
             raise NotSimpleError(f"{node.name} ({node.op}) works in place on mixed dtypes")
         target = self.same(node.inputs[0])
         for member in self._group.get(target, ()):
-            if (member != target and self._defined.get(member, -1) < index
-                    and self._last_read.get(member, -1) > index):
+            if (
+                member != target
+                and self._defined.get(member, -1) < index
+                and self._last_read.get(member, -1) > index
+            ):
                 raise NotSimpleError(f"{node.name} ({node.op}) changes memory that {member} may share")
         return target
 
@@ -181,8 +197,17 @@ def _functional(node: Node, specs: Mapping[str, TensorSpec], made: list[Node]) -
             name = node.name if given.shape == spec.shape else f"{node.name}_cast"
             attrs: dict[str, Attr] = {"dtype": f"torch.{spec.dtype}"}
             cast = replace(given, dtype=spec.dtype)
-            made.append(replace(node, name=name, op="aten.to.dtype", inputs=(source,), outputs=(name,),
-                                outs=(cast,), attrs=attrs))
+            made.append(
+                replace(
+                    node,
+                    name=name,
+                    op="aten.to.dtype",
+                    inputs=(source,),
+                    outputs=(name,),
+                    outs=(cast,),
+                    attrs=attrs,
+                )
+            )
             source, given = name, cast
         if given.shape != spec.shape:
             made.append(replace(node, op="aten.expand.default", inputs=(source,), attrs={"size": spec.shape}))
@@ -190,7 +215,9 @@ def _functional(node: Node, specs: Mapping[str, TensorSpec], made: list[Node]) -
         return source
     if base in ("zero", "fill"):
         fill = node.attrs.get("value", 0)
-        made.append(replace(node, op="aten.full_like.default", inputs=node.inputs[:1], attrs={"fill_value": fill}))
+        made.append(
+            replace(node, op="aten.full_like.default", inputs=node.inputs[:1], attrs={"fill_value": fill})
+        )
     elif is_in_place(node.op):
         made.append(replace(node, op=".".join([parts[0], base, *parts[2:]])))
     else:

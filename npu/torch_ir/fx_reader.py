@@ -1,4 +1,4 @@
-"""Reads the graph of an ``ExportedProgram`` into nodes. Never imports PyTorch: it only looks at what it is given."""
+"""Reads the graph of an ``ExportedProgram`` into nodes. Never imports PyTorch: it looks at what it gets."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ class AutocastError(Exception):
 
 @dataclass
 class ReadGraph:
-    """``nodes`` as exported (in-place operations included) and the value of each graph output (None: no tensor)."""
+    """Nodes as exported, in-place ones included, and the value of each graph output (None: no tensor)."""
 
     nodes: list[Node]
     outputs: list[str | None]
     specs: dict[str, TensorSpec]
 
 
-def read_graph(program: Any, names: Mapping[str, str], symbols: Mapping[str, Dim],
-               locate: Callable[[Any], str]) -> ReadGraph:
+def read_graph(
+    program: Any, names: Mapping[str, str], symbols: Mapping[str, Dim], locate: Callable[[Any], str]
+) -> ReadGraph:
     """The graph of ``program``.
 
     ``names`` gives the value name of each placeholder, ``symbols`` the size of each of PyTorch's symbols, and
@@ -39,8 +40,10 @@ def read_graph(program: Any, names: Mapping[str, str], symbols: Mapping[str, Dim
     outputs = reader.graph(program.graph_module, None)
     for value in outputs:
         if value is not None and not isinstance(value, str):
-            raise IRError(f"the module returns {value!r}, which is no tensor: return tensors only, "
-                          "and sizes and numbers in another way")
+            raise IRError(
+                f"the module returns {value!r}, which is no tensor: return tensors only, "
+                "and sizes and numbers in another way"
+            )
     return ReadGraph(reader.nodes, outputs, reader.specs)
 
 
@@ -63,8 +66,10 @@ def _convert(sympy: Any, symbols: Mapping[str, Dim], name: str) -> Dim:
         return int(sympy)
     if sympy.is_Symbol:
         if sympy.name not in symbols:
-            raise IRError(f"{name}: a size ({sympy}) depends on the values of a tensor (from nonzero, item(), a "
-                          "boolean mask or the like); only sizes that follow from input shapes can be compiled")
+            raise IRError(
+                f"{name}: a size ({sympy}) depends on the values of a tensor (from nonzero, item(), a "
+                "boolean mask or the like); only sizes that follow from input shapes can be compiled"
+            )
         return symbols[sympy.name]
     args = [_convert(arg, symbols, name) for arg in sympy.args] if kind != "Pow" else []
     if kind == "Add":
@@ -92,7 +97,9 @@ def _fold(args: Sequence[Dim], apply: Callable[[Dim, Dim], Dim]) -> Dim:
 
 
 class _Reader:
-    def __init__(self, names: Mapping[str, str], symbols: Mapping[str, Dim], locate: Callable[[Any], str]) -> None:
+    def __init__(
+        self, names: Mapping[str, str], symbols: Mapping[str, Dim], locate: Callable[[Any], str]
+    ) -> None:
         self.nodes: list[Node] = []
         self.specs: dict[str, TensorSpec] = {}
         self._names = names
@@ -113,7 +120,10 @@ class _Reader:
                 values[node] = self._call(node, values)
             elif node.op == "output":
                 found = node.args[0]
-                return [_look_up(item, values) for item in (found if isinstance(found, (tuple, list)) else [found])]
+                return [
+                    _look_up(item, values)
+                    for item in (found if isinstance(found, (tuple, list)) else [found])
+                ]
         raise IRError("the exported graph has no output")
 
     def _placeholder(self, node: Any) -> Any:
@@ -138,9 +148,11 @@ class _Reader:
             value = node.meta.get("val")
             if not _is_tensor(value) and not region:
                 return self._scalar(value, node.name)
-            raise IRError(f"{node.name} at {self._locate(node) or 'an unknown line'} calls "
-                          f"{region or getattr(target, '__name__', target)}, which has no place in a graph; "
-                          "write it with plain tensor operations (for cond: torch.where)")
+            raise IRError(
+                f"{node.name} at {self._locate(node) or 'an unknown line'} calls "
+                f"{region or getattr(target, '__name__', target)}, which has no place in a graph; "
+                "write it with plain tensor operations (for cond: torch.where)"
+            )
         value = node.meta.get("val")
         tensors = [value] if _is_tensor(value) else list(value) if isinstance(value, (tuple, list)) else []
         if not tensors:
@@ -151,12 +163,15 @@ class _Reader:
         at = _REGIONS[region]
         if region == "wrap_with_autocast" and node.args[2]:
             raise AutocastError
-        return self.graph(values[node.args[at]], [_look_up(arg, values) for arg in node.args[at + 1:]])
+        return self.graph(values[node.args[at]], [_look_up(arg, values) for arg in node.args[at + 1 :]])
 
     def _operation(self, node: Any, value: Any, tensors: list[Any], values: Mapping[Any, Any]) -> Any:
         name = self._fresh(node.name)
-        outputs = (name,) if _is_tensor(value) else tuple(
-            self._fresh(f"{name}_{index}") for index in range(len(tensors)))
+        outputs = (
+            (name,)
+            if _is_tensor(value)
+            else tuple(self._fresh(f"{name}_{index}") for index in range(len(tensors)))
+        )
         outs = tuple(spec_of(tensor, self._symbols, name) for tensor in tensors)
         inputs: list[str | None] = []
         attrs: dict[str, Attr] = {}
@@ -175,7 +190,9 @@ class _Reader:
                 attrs[argument.name] = _attr(found, f"{name} ({node.target}): {argument.name}", self._symbols)
         if sizes:
             attrs["_tensor_list_sizes"] = tuple(sizes)
-        self.nodes.append(Node(name, str(node.target), tuple(inputs), outputs, outs, attrs, self._locate(node)))
+        self.nodes.append(
+            Node(name, str(node.target), tuple(inputs), outputs, outs, attrs, self._locate(node))
+        )
         self.specs.update(zip(outputs, outs, strict=True))
         return name if _is_tensor(value) else list(outputs)
 
@@ -216,5 +233,7 @@ def _attr(value: Any, place: str, symbols: Mapping[str, Dim]) -> Attr:
         return "cpu"  # where the model was built is no part of its meaning
     if kind in ("dtype", "layout", "memory_format"):
         return str(value)
-    raise IRError(f"{place} is {value!r} ({kind}), which depends on the values of a tensor or cannot be stored; "
-                  "use a plain number, or keep it a tensor")
+    raise IRError(
+        f"{place} is {value!r} ({kind}), which depends on the values of a tensor or cannot be stored; "
+        "use a plain number, or keep it a tensor"
+    )

@@ -22,11 +22,25 @@ Attr: TypeAlias = Union[bool, int, float, str, Expr, tuple["Attr", ...], None]
 IR_VERSION = 1
 
 #: Bytes per element of every dtype that a value can have.
-ITEM_SIZE: Mapping[str, int] = MappingProxyType({
-    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
-    "int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8,
-    "bool": 1,
-})
+ITEM_SIZE: Mapping[str, int] = MappingProxyType(
+    {
+        "float16": 2,
+        "bfloat16": 2,
+        "float32": 4,
+        "float64": 8,
+        "complex64": 8,
+        "complex128": 16,
+        "int8": 1,
+        "int16": 2,
+        "int32": 4,
+        "int64": 8,
+        "uint8": 1,
+        "uint16": 2,
+        "uint32": 4,
+        "uint64": 8,
+        "bool": 1,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +73,14 @@ class Node:
     """One operation. ``inputs`` are value names, None for an optional tensor that is absent.
 
     ``op`` is an ATen overload ("aten.conv2d.default") in an extracted graph and the name of a compiler's op
-    record in a lowered one. ``loc`` is "file:line" of the model's source; ``origin`` names the extracted nodes
-    that it stands for.
+    record in a lowered one. ``loc`` is "file:line" of the model's source; ``origin`` names the extracted
+    nodes that it stands for.
 
     In an extracted graph ``inputs`` has one entry per Tensor argument of the op's schema, in schema order,
     absent ones at the end included. Tensor lists are flattened, and ``attrs["_tensor_list_sizes"]`` has the
-    length of each, its None entries counted. A scalar given for a Tensor argument stays in ``attrs`` under the
-    schema's name and has no entry in ``inputs``. ``attrs`` holds what was given, never a None at its top level:
-    an argument that is absent has its schema's default.
+    length of each, its None entries counted. A scalar given for a Tensor argument stays in ``attrs`` under
+    the schema's name and has no entry in ``inputs``. ``attrs`` holds what was given, never a None at its top
+    level: an argument that is absent has its schema's default.
     """
 
     name: str
@@ -142,12 +156,14 @@ class IR:
     def save(self, path: str | Path) -> None:
         """Writes the IR file (JSON), whole or not at all."""
         from torch_ir.serialize import save_ir
+
         save_ir(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> IR:
         """Reads an IR file. Raises ``IRError`` naming what is wrong with it."""
         from torch_ir.serialize import load_ir
+
         return load_ir(path)
 
     def verify(self, after: str = "") -> None:
@@ -176,7 +192,8 @@ class IR:
     def results(self) -> frozenset[str]:
         """The values that outlive the nodes: outputs and state updates."""
         return frozenset(output.value for output in self.outputs) | frozenset(
-            state.update for state in self.states.values() if state.update is not None)
+            state.update for state in self.states.values() if state.update is not None
+        )
 
 
 def verify(ir: IR, after: str = "") -> None:
@@ -191,8 +208,10 @@ def verify(ir: IR, after: str = "") -> None:
     problems = list(_problems(ir))
     if problems:
         place = f" after {after}" if after else ""
-        raise IRError(f"{ir.name}: the graph is not valid{place}: {'; '.join(problems[:5])}"
-                      + (f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""))
+        raise IRError(
+            f"{ir.name}: the graph is not valid{place}: {'; '.join(problems[:5])}"
+            + (f" (and {len(problems) - 5} more)" if len(problems) > 5 else "")
+        )
 
 
 def _problems(ir: IR) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The text form of a graph: one line per thing, complete, and read back exactly. Used by dumps and golden tests.
+"""The text form of a graph: one line per thing, complete, and read back exactly.
 
     ir resnet18 {pytorch_version="2.13.0", ir_version=1}
     symbol batch = 1..8
@@ -7,13 +7,13 @@
     bind p_conv1_weight = conv1.weight
     constant c_scale : f32[2] = "AACAPwAAgD8=" {key="scale"}
     state b_cache = cache : f32[4] {update="add_1", persistent=True}
-    conv2d = aten.conv2d.default(x, p_conv1_weight, None) {stride=(2, 2)} : f32[batch, 64, 112, 112]  # model.py:12
+    conv2d = aten.conv2d.default(x, p_conv1_weight, None) {stride=(2, 2)} : f32[batch, 64, 112, 112]  # m.py:12
     max_0, max_1 = aten.max.dim(conv2d) {dim=1} : f32[batch, 112, 112], i64[batch, 112, 112] @max
     output logits = max_0
 
 Names that are not plain words are JSON strings, constants are base64, expressions stand in ``<...>`` among
-attributes, ``@`` gives a node's name where it is not that of its only output, ``from`` its origin, ``f32[2]/tiled``
-a layout.
+attributes, ``@`` gives a node's name where it is not that of its only output, ``from`` its origin,
+``f32[2]/tiled`` a layout.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from torch_ir.expr import Dim, Expr, parse
 from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Node, Output, State, TensorSpec
 
 _T = TypeVar("_T")
-_SHORT = {name: name.replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i")
-          .replace("complex", "c") for name in ITEM_SIZE}
+_SHORT = {name: re.sub(r"(b?)([fuic])[a-z]+(\d+)", r"\1\2\3", name) for name in ITEM_SIZE}
 _LONG = {short: name for name, short in _SHORT.items()}
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -47,9 +46,11 @@ def to_text(ir: IR) -> str:
     lines += [f"input {_name(name)} : {_spec(spec)}" for name, spec in ir.inputs.items()]
     lines += [f"weight {_name(name)} : {_spec(spec)}" for name, spec in ir.weights.items()]
     lines += [f"bind {_name(name)} = {_name(key)}" for name, key in ir.weight_name_mapping.items()]
-    lines += [f'constant {_name(name)} : {_spec(constant.spec)} = "{_base64(constant.data)}"'
-              + (f" {_attrs({'key': constant.key})}" if constant.key else "")
-              for name, constant in ir.constants.items()]
+    lines += [
+        f'constant {_name(name)} : {_spec(constant.spec)} = "{_base64(constant.data)}"'
+        + (f" {_attrs({'key': constant.key})}" if constant.key else "")
+        for name, constant in ir.constants.items()
+    ]
     lines += [_state(name, state) for name, state in ir.states.items()]
     lines += [node_text(node) for node in ir.nodes]
     lines += [f"output {_name(output.name)} = {_name(output.value)}" for output in ir.outputs]
@@ -92,14 +93,26 @@ def from_text(text: str) -> IR:
             else:
                 parts[keyword][name] = item
         except (ValueError, KeyError, TypeError) as error:
-            raise IRError(f"line {number}: {error}: {line.strip()[:120]!r} is not a line of a graph") from None
+            raise IRError(
+                f"line {number}: {error}: {line.strip()[:120]!r} is not a line of a graph"
+            ) from None
     if len(parts["ir"]) != 1:
         raise IRError('a graph in text form has one line `ir NAME {pytorch_version="...", ir_version=1}`')
-    (name, versions), = parts["ir"].items()
+    ((name, versions),) = parts["ir"].items()
     if versions.get("ir_version") != IR_VERSION:
         raise IRError(f"{name}: ir_version is {versions.get('ir_version')}; this npubin reads {IR_VERSION}")
-    ir = IR(name, parts["input"], tuple(outputs), tuple(nodes), parts["weight"], parts["bind"], parts["constant"],
-            parts["state"], parts["symbol"], str(versions.get("pytorch_version", "")))
+    ir = IR(
+        name,
+        parts["input"],
+        tuple(outputs),
+        tuple(nodes),
+        parts["weight"],
+        parts["bind"],
+        parts["constant"],
+        parts["state"],
+        parts["symbol"],
+        str(versions.get("pytorch_version", "")),
+    )
     ir.verify("reading its text form")
     return ir
 
@@ -139,7 +152,7 @@ def _attr(value: Attr) -> str:
 
 
 class _Scanner:
-    """Reads one line from left to right; each method raises ``ValueError`` where the line has something else."""
+    """Reads one line from left to right. Methods raise ``ValueError`` where the line has something else."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -163,7 +176,7 @@ class _Scanner:
 
     def rest(self) -> str:
         self._skip_blanks()
-        found, self._at = self._line[self._at:], len(self._line)
+        found, self._at = self._line[self._at :], len(self._line)
         return found
 
     def match(self, pattern: re.Pattern[str], what: str) -> str:
@@ -178,7 +191,7 @@ class _Scanner:
         at = self._line.find(end, self._at)
         if at < 0:
             raise ValueError(f"expected {end!r} after column {self._at + 1}")
-        found, self._at = self._line[self._at:at], at + len(end)
+        found, self._at = self._line[self._at : at], at + len(end)
         return found
 
     def name(self) -> str:
@@ -188,7 +201,7 @@ class _Scanner:
 
     def peek(self) -> str:
         self._skip_blanks()
-        return self._line[self._at:self._at + 1]
+        return self._line[self._at : self._at + 1]
 
     def items(self, read: Callable[[], _T], end: str) -> list[_T]:
         """What stands between here and ``end``, separated by commas."""
@@ -283,8 +296,13 @@ def _read_constant(scanner: _Scanner) -> Constant:
 def _read_state(scanner: _Scanner) -> State:
     key, spec, details = _read_reference(scanner), _read_spec(scanner), scanner.attrs()
     update, data = details.get("update"), details.get("data")
-    return State(key, spec, None if update is None else str(update), details.get("persistent") is True,
-                 None if data is None else _read_bytes(data))
+    return State(
+        key,
+        spec,
+        None if update is None else str(update),
+        details.get("persistent") is True,
+        None if data is None else _read_bytes(data),
+    )
 
 
 def _read_node(scanner: _Scanner) -> Node:

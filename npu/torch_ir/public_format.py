@@ -1,7 +1,7 @@
 """What the public ``pytorch-ir`` format leaves out, filled in from names. Never imports PyTorch.
 
-The public format drops absent optional tensors without a trace, so later ones move up; keeps in-place operations;
-and marks absent entries of tensor lists in attributes of its own.
+The public format drops absent optional tensors without a trace, so later ones move up; keeps in-place
+operations; and marks absent entries of tensor lists in attributes of its own.
 """
 
 from __future__ import annotations
@@ -20,8 +20,19 @@ _BATCH_NORM = ("input", "weight?", "bias?", "running_mean?", "running_var?")
 
 #: Tensor arguments in schema order of the operations that have optional ones (marked by "?").
 TENSOR_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d",
-                     "conv_transpose3d", "linear"), _CONV),
+    **dict.fromkeys(
+        (
+            "conv1d",
+            "conv2d",
+            "conv3d",
+            "convolution",
+            "conv_transpose1d",
+            "conv_transpose2d",
+            "conv_transpose3d",
+            "linear",
+        ),
+        _CONV,
+    ),
     **dict.fromkeys(("layer_norm", "group_norm", "native_layer_norm", "native_group_norm"), _AFFINE),
     "rms_norm": ("input", "weight?"),
     "batch_norm": _BATCH_NORM,
@@ -42,14 +53,15 @@ def write_lists(node: Node, attrs: dict[str, object]) -> None:
     at = _OPTIONAL_LIST_AT.get(base_name(node.op))
     if at is None or not isinstance(sizes[0], int):
         return
-    mask = [value is None for value in node.inputs[at:at + sizes[0]]]
+    mask = [value is None for value in node.inputs[at : at + sizes[0]]]
     attrs["_tensor_list_sizes"] = [sizes[0] - sum(mask), *sizes[1:]]
     if any(mask):
         attrs["_tensor_list_none_masks"] = [mask]
 
 
-def read_lists(name: str, op: str, given: Sequence[str | None], none_mask: Sequence[bool] | None,
-               attrs: dict[str, Attr]) -> list[str | None]:
+def read_lists(
+    name: str, op: str, given: Sequence[str | None], none_mask: Sequence[bool] | None, attrs: dict[str, Attr]
+) -> list[str | None]:
     """All inputs of a node from those that its file names; changes ``attrs`` to the form in memory."""
     masks = attrs.pop("_tensor_list_none_masks", None)
     sizes = attrs.get("_tensor_list_sizes")
@@ -59,15 +71,17 @@ def read_lists(name: str, op: str, given: Sequence[str | None], none_mask: Seque
         attrs["_tensor_list_sizes"] = (len(mask), *sizes[1:])
         if none_mask is None:
             at = _OPTIONAL_LIST_AT.get(base_name(op), 1)
-            listed = _expand(name, inputs[at:at + mask.count(False)], [bool(item) for item in mask])
-            inputs[at:at + mask.count(False)] = listed
+            listed = _expand(name, inputs[at : at + mask.count(False)], [bool(item) for item in mask])
+            inputs[at : at + mask.count(False)] = listed
     return inputs if none_mask is None else _expand(name, inputs, none_mask)
 
 
 def _expand(name: str, given: Sequence[str | None], mask: Sequence[bool]) -> list[str | None]:
     present = iter(given)
     if sum(not absent for absent in mask) != len(given):
-        raise IRError(f"{name} has {len(given)} inputs, which do not fit its mask of absent ones {list(mask)}")
+        raise IRError(
+            f"{name} has {len(given)} inputs, which do not fit its mask of absent ones {list(mask)}"
+        )
     return [None if absent else next(present) for absent in mask]
 
 
@@ -84,8 +98,11 @@ def complete(ir: IR) -> IR:
     changed = {name: result.now(name) for name in placeholders if result.now(name) != name}
     if any(not name.startswith("b_") or name not in ir.weight_name_mapping for name in changed):
         return replace(ir, nodes=tuple(nodes))
-    states = {name: State(key, ir.weights[key], changed[name], persistent=True)
-              for name, key in ir.weight_name_mapping.items() if name in changed}
+    states = {
+        name: State(key, ir.weights[key], changed[name], persistent=True)
+        for name, key in ir.weight_name_mapping.items()
+        if name in changed
+    }
     mapping = {name: key for name, key in ir.weight_name_mapping.items() if name not in changed}
     outputs = tuple(Output(output.name, result.now(output.value)) for output in ir.outputs)
     return replace(ir, nodes=result.nodes, outputs=outputs, states=states, weight_name_mapping=mapping)
@@ -100,12 +117,16 @@ def _with_absent(node: Node) -> tuple[str | None, ...]:
         optional = [at for at in optional if not arguments[at].startswith("running_")]
     count = len(arguments) - len(node.inputs)
     if count > len(optional):
-        raise IRError(f"{node.name} ({node.op}) has {len(node.inputs)} inputs; it takes {', '.join(arguments)}")
+        raise IRError(
+            f"{node.name} ({node.op}) has {len(node.inputs)} inputs; it takes {', '.join(arguments)}"
+        )
 
     def fit(absent: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
         present = [name.rstrip("?") for at, name in enumerate(arguments) if at not in absent]
-        matches = sum(value is not None and value.endswith(f"_{name}")
-                      for name, value in zip(present, node.inputs, strict=True))
+        matches = sum(
+            value is not None and value.endswith(f"_{name}")
+            for name, value in zip(present, node.inputs, strict=True)
+        )
         return matches, absent
 
     absent = max(combinations(optional, count), key=fit)

@@ -1,8 +1,8 @@
 """IR <-> JSON file. The format is a superset of what the public ``pytorch-ir`` package writes and reads.
 
-Ours adds ``ir_version``, ``symbols``, ``states``, and per entry ``output_name``, ``layout``, ``loc``, ``origin`` and
-``none_mask``; a file without them is read too (see ``torch_ir.public_format``). In a file, every use of one of
-several outputs of an operation goes through a ``getitem`` node; in memory there are none.
+Ours adds ``ir_version``, ``symbols``, ``states``, and per entry ``output_name``, ``layout``, ``loc``,
+``origin`` and ``none_mask``; a file without them is read too (see ``torch_ir.public_format``). In a file,
+every use of one of several outputs of an operation goes through a ``getitem`` node; in memory there are none.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def ir_from_dict(data: Any, place: str = "IR") -> IR:
             raise IRError(f"expected a JSON object, got {type(data).__name__}")
         entry = msgspec.convert(data, FileEntry)
         if entry.ir_version is not None and not 1 <= entry.ir_version <= IR_VERSION:
-            raise IRError(f"ir_version is {entry.ir_version} and this npubin reads up to {IR_VERSION}; update npubin")
+            raise IRError(
+                f"ir_version is {entry.ir_version} and this npubin reads up to {IR_VERSION}; update npubin"
+            )
         ir = _Reader(entry).ir()
         if entry.ir_version is None:
             ir = public_format.complete(ir)
@@ -141,11 +143,18 @@ class _Writer:
         constant_keys = {name: constant.key or name for name, constant in ir.constants.items()}
         clash = ir.weights.keys() & constants.keys()
         if clash:
-            raise IRError(f"{ir.name}: {', '.join(sorted(clash))} is a weight and a constant; rename the constant")
+            raise IRError(
+                f"{ir.name}: {', '.join(sorted(clash))} is a weight and a constant; rename the constant"
+            )
         mapping = {**ir.weight_name_mapping, **persistent, **constant_keys}
         weights = {**ir.weights, **{key: constant.spec for key, constant in constants.items()}}
-        outputs = [{**self._tensor(self._file_names.get(output.value, output.value), self._values[output.value]),
-                    "output_name": output.name} for output in ir.outputs]
+        outputs = [
+            {
+                **self._tensor(self._file_names.get(output.value, output.value), self._values[output.value]),
+                "output_name": output.name,
+            }
+            for output in ir.outputs
+        ]
         file: dict[str, Any] = {
             "model_name": ir.name,
             "pytorch_version": ir.pytorch_version,
@@ -156,10 +165,14 @@ class _Writer:
             "nodes": nodes,
         }
         if ir.constants:
-            file["constants"] = {key: {"data": to_nested(constant), "dtype": constant.spec.dtype}
-                                 for key, constant in constants.items()}
+            file["constants"] = {
+                key: {"data": to_nested(constant), "dtype": constant.spec.dtype}
+                for key, constant in constants.items()
+            }
         file["ir_version"] = ir.ir_version
-        file["symbols"] = [{"name": name, "lower": low, "upper": high} for name, (low, high) in ir.symbols.items()]
+        file["symbols"] = [
+            {"name": name, "lower": low, "upper": high} for name, (low, high) in ir.symbols.items()
+        ]
         file["states"] = [self._state(name, state) for name, state in ir.states.items()]
         return file
 
@@ -170,8 +183,15 @@ class _Writer:
     def _state(self, name: str, state: State) -> dict[str, Any]:
         data = None if state.data is None else to_nested(Constant(state.spec, state.data))
         entry = self._tensor(name, state.spec)
-        return {"name": name, "key": state.key, "shape": entry["shape"], "dtype": entry["dtype"],
-                "update": state.update, "persistent": state.persistent, "data": data}
+        return {
+            "name": name,
+            "key": state.key,
+            "shape": entry["shape"],
+            "dtype": entry["dtype"],
+            "update": state.update,
+            "persistent": state.persistent,
+            "data": data,
+        }
 
     def _nodes(self) -> list[dict[str, Any]]:
         read = {value for node in self._ir.nodes for value in node.inputs}
@@ -181,7 +201,9 @@ class _Writer:
             entries.append(self._node(node))
             self._producers.update((name, (node.name, at)) for at, name in enumerate(node.outputs))
             if node.outputs != (node.name,):
-                entries.extend(self._getitem(node, at) for at, name in enumerate(node.outputs) if name in read)
+                entries.extend(
+                    self._getitem(node, at) for at, name in enumerate(node.outputs) if name in read
+                )
         return entries
 
     def _getitem(self, node: Node, index: int) -> dict[str, Any]:
@@ -189,8 +211,13 @@ class _Writer:
         name = self._fresh("getitem")
         self._file_names[node.outputs[index]] = name
         self._producers[name] = (name, 0)
-        return {"name": name, "op_type": GETITEM, "inputs": inputs,
-                "outputs": [self._tensor(name, node.outs[index])], "attrs": {"index": index}}
+        return {
+            "name": name,
+            "op_type": GETITEM,
+            "inputs": inputs,
+            "outputs": [self._tensor(name, node.outs[index])],
+            "attrs": {"index": index},
+        }
 
     def _fresh(self, name: str) -> str:
         candidate, count = name, 0
@@ -241,20 +268,37 @@ class _Reader:
             if key in entry.constants and name not in states:
                 constant = _constant(entry.constants[key], weights.get(key), name)
                 constants[name] = replace(constant, key="" if key == name else key)
-        mapping = {name: key for name, key in entry.weight_name_mapping.items()
-                   if name not in constants and name not in states}
-        kept = {key: spec for key, spec in weights.items()
-                if key not in entry.constants or key in mapping.values()}
+        mapping = {
+            name: key
+            for name, key in entry.weight_name_mapping.items()
+            if name not in constants and name not in states
+        }
+        kept = {
+            key: spec
+            for key, spec in weights.items()
+            if key not in entry.constants or key in mapping.values()
+        }
         names: set[str] = set()
-        outputs = tuple(Output(self._output_name(item, names), self._value(item.name))
-                        for item in entry.graph_outputs)
+        outputs = tuple(
+            Output(self._output_name(item, names), self._value(item.name)) for item in entry.graph_outputs
+        )
         inputs: dict[str, TensorSpec] = {}
         for item in entry.graph_inputs:
             if item.name in inputs:
                 raise IRError(f"two graph inputs are named {item.name}")
             inputs[item.name] = _spec(item)
-        return IR(entry.model_name, inputs, outputs, nodes, kept, mapping, constants, states,
-                  {item.name: (item.lower, item.upper) for item in entry.symbols}, entry.pytorch_version)
+        return IR(
+            entry.model_name,
+            inputs,
+            outputs,
+            nodes,
+            kept,
+            mapping,
+            constants,
+            states,
+            {item.name: (item.lower, item.upper) for item in entry.symbols},
+            entry.pytorch_version,
+        )
 
     def _value(self, name: str) -> str:
         return self._aliases.get(name, name)
@@ -283,10 +327,22 @@ class _Reader:
             self._aliases[item.outputs[0].name] = self._value(item.inputs[index].name)
             return None
         given: list[str | None] = [self._value(tensor.name) for tensor in item.inputs]
-        attrs = {key: _attr_in(value, f"{item.name}.{key}") for key, value in item.attrs.items() if value is not None}
+        attrs = {
+            key: _attr_in(value, f"{item.name}.{key}")
+            for key, value in item.attrs.items()
+            if value is not None
+        }
         inputs = public_format.read_lists(item.name, item.op_type, given, item.none_mask, attrs)
-        return Node(item.name, item.op_type, tuple(inputs), tuple(tensor.name for tensor in item.outputs),
-                    tuple(_spec(tensor) for tensor in item.outputs), attrs, item.loc, tuple(item.origin))
+        return Node(
+            item.name,
+            item.op_type,
+            tuple(inputs),
+            tuple(tensor.name for tensor in item.outputs),
+            tuple(_spec(tensor) for tensor in item.outputs),
+            attrs,
+            item.loc,
+            tuple(item.origin),
+        )
 
 
 def _dim(dim: Dim) -> int | str:
@@ -326,4 +382,6 @@ def _attr_in(value: Any, place: str) -> Attr:
         return tuple(_attr_in(item, place) for item in value)
     if isinstance(value, Mapping) and set(value) == {"expr"} and isinstance(value["expr"], str):
         return parse(value["expr"])
-    raise IRError(f"{place}: {value!r} is no attribute; expected a number, a text, a list of them, or an expression")
+    raise IRError(
+        f"{place}: {value!r} is no attribute; expected a number, a text, a list of them, or an expression"
+    )

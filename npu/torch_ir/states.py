@@ -12,16 +12,19 @@ from torch_ir.ir import IR, State
 def share_states(programs: Mapping[str, IR]) -> dict[str, IR]:
     """The programs of a model with one view of its states.
 
-    A buffer that one program changes is a state in the others too: one that only reads it was extracted with a
-    weight or a constant in its place. Raises ``IRError`` if two programs disagree on a state's shape or dtype.
+    A buffer that one program changes is a state in the others too: one that only reads it was extracted with
+    a weight or a constant in its place. Raises ``IRError`` if two programs disagree on a state's shape or
+    dtype.
     """
     known: dict[str, State] = {}
     for program, ir in programs.items():
         for state in ir.states.values():
             first = known.setdefault(state.key, state)
             if first.spec != state.spec:
-                raise IRError(f"{program}: state {state.key} is {state.spec.dtype}{list(state.spec.shape)} here and "
-                              f"{first.spec.dtype}{list(first.spec.shape)} in another program of the model")
+                raise IRError(
+                    f"{program}: state {state.key} is {state.spec.dtype}{list(state.spec.shape)} here and "
+                    f"{first.spec.dtype}{list(first.spec.shape)} in another program of the model"
+                )
     return {program: _with_states(ir, known) for program, ir in programs.items()}
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Case:
-    """``inputs`` are what the graph is run with, by name; ``example`` what it is extracted with (else the same)."""
+    """``inputs`` are what the graph is run with, by name; ``example`` what it is extracted with (else the
+    same)."""
 
     make: Callable[[], nn.Module]
     inputs: dict[str, torch.Tensor]
@@ -72,8 +73,9 @@ class Tied(nn.Module):
 class Cache(nn.Module):
     """A buffer written by ``how``."""
 
-    def __init__(self, how: Callable[[torch.Tensor, torch.Tensor], Any], persistent: bool = True,
-                 fill: float = 0.25) -> None:
+    def __init__(
+        self, how: Callable[[torch.Tensor, torch.Tensor], Any], persistent: bool = True, fill: float = 0.25
+    ) -> None:
         super().__init__()
         self.how = how
         self.register_buffer("cache", torch.full((4, 3), fill), persistent=persistent)
@@ -99,7 +101,9 @@ class Point(NamedTuple):
 
 
 class Keywords(nn.Module):
-    def forward(self, left: torch.Tensor, right: torch.Tensor, scale: torch.Tensor | None = None) -> dict[str, Any]:
+    def forward(
+        self, left: torch.Tensor, right: torch.Tensor, scale: torch.Tensor | None = None
+    ) -> dict[str, Any]:
         total = left + right if scale is None else (left + right) * scale
         return {"total": total, "nothing": None, "parts": (left - right, right * 2)}
 
@@ -192,8 +196,11 @@ IMAGE = {"x": values(2, 3, 7, 5)}
 ROWS = {"x": values(4, 3)}
 
 CASES: dict[str, Case] = {
-    "conv_bn_relu": Case(ConvBlock, IMAGE, ops=("aten.conv2d.default", "aten.batch_norm.default",
-                                                "aten.add.Tensor", "aten.relu.default")),
+    "conv_bn_relu": Case(
+        ConvBlock,
+        IMAGE,
+        ops=("aten.conv2d.default", "aten.batch_norm.default", "aten.add.Tensor", "aten.relu.default"),
+    ),
     "conv_bias_affine_false": Case(lambda: ConvBlock(True, False), IMAGE, ops=("aten.batch_norm.default",)),
     "dynamic_batch_example_1": Case(ConvBlock, {"x": values(3, 3, 7, 5)}, values(1, 3, 7, 5), BATCH),
     "dynamic_batch_run_1": Case(ConvBlock, {"x": values(1, 3, 7, 5)}, values(2, 3, 7, 5), BATCH),
@@ -203,11 +210,19 @@ CASES: dict[str, Case] = {
     "max_dim": Case(lambda: Call(lambda x: x.max(1)), ROWS, outputs=("output_0", "output_1")),
     "tied": Case(Tied, {"ids": whole(11, 2, 5)}, ops=("aten.embedding.default", "aten.linear.default")),
     "state_copy": Case(lambda: Cache(lambda c, x: c.copy_(x)), ROWS, states=("cache",)),
-    "state_copy_cast": Case(lambda: Cache(lambda c, x: c.copy_(x[0].double())), ROWS, states=("cache",),
-                            ops=("aten.expand.default",)),
+    "state_copy_cast": Case(
+        lambda: Cache(lambda c, x: c.copy_(x[0].double())),
+        ROWS,
+        states=("cache",),
+        ops=("aten.expand.default",),
+    ),
     "state_add": Case(lambda: Cache(lambda c, x: c.add_(x, alpha=2)), ROWS, states=("cache",)),
-    "state_slice": Case(lambda: Cache(lambda c, x: c[1:3].copy_(x[:2])), ROWS, states=("cache",),
-                        ops=("aten.slice_scatter.default",)),
+    "state_slice": Case(
+        lambda: Cache(lambda c, x: c[1:3].copy_(x[:2])),
+        ROWS,
+        states=("cache",),
+        ops=("aten.slice_scatter.default",),
+    ),
     "state_fill": Case(lambda: Cache(lambda c, x: c.fill_(1.5).mul_(x)), ROWS, states=("cache",)),
     "state_not_persistent": Case(lambda: Cache(lambda c, x: c.mul_(x), False), ROWS, states=("cache",)),
     "state_zeros": Case(lambda: Cache(lambda c, x: c.add_(x), False, 0.0), ROWS, states=("cache",)),
@@ -215,28 +230,51 @@ CASES: dict[str, Case] = {
     "views_in_place": Case(lambda: Call(views), ROWS, outputs=("output_0", "output_1")),
     "deep_in_place": Case(Deep, IMAGE, ops=("aten.batch_norm.default", "aten.conv2d.default")),
     "detached": Case(lambda: Call(detached), {"x": values(3, 3)}),
-    "keywords": Case(Keywords, {"left": values(2, 3), "right": values(2, 3, seed=1)},
-                     {"right": values(2, 3), "left": values(2, 3)}, outputs=("total", "parts_0", "parts_1")),
+    "keywords": Case(
+        Keywords,
+        {"left": values(2, 3), "right": values(2, 3, seed=1)},
+        {"right": values(2, 3), "left": values(2, 3)},
+        outputs=("total", "parts_0", "parts_1"),
+    ),
     "keywords_dynamic": Case(
-        Keywords, {"left": values(5, 3), "right": values(5, 3, seed=1), "scale": values(1)},
+        Keywords,
+        {"left": values(5, 3), "right": values(5, 3, seed=1), "scale": values(1)},
         {"left": values(1, 3), "right": values(1, 3), "scale": values(1)},
-        {"left": {0: ("n", 1, 9)}, "right": {0: ("n", 1, 9)}}, outputs=("total", "parts_0", "parts_1")),
-    "output_is_input": Case(lambda: Call(lambda x: (x, x, x + 1)), ROWS,
-                            outputs=("output_0", "output_1", "output_2")),
+        {"left": {0: ("n", 1, 9)}, "right": {0: ("n", 1, 9)}},
+        outputs=("total", "parts_0", "parts_1"),
+    ),
+    "output_is_input": Case(
+        lambda: Call(lambda x: (x, x, x + 1)), ROWS, outputs=("output_0", "output_1", "output_2")
+    ),
     "constants": Case(Constants, ROWS, outputs=tuple(f"output_{index}" for index in range(5))),
-    "scalars": Case(lambda: Call(lambda x: (2 - x) / 3 * x.pow(2).add(1e-6) + torch.where(x > 0, x, 0.5)), ROWS),
+    "scalars": Case(
+        lambda: Call(lambda x: (2 - x) / 3 * x.pow(2).add(1e-6) + torch.where(x > 0, x, 0.5)), ROWS
+    ),
     "attributes": Case(lambda: Call(lambda x: x.masked_fill(x > 0, float("-inf")).to(torch.float16)), ROWS),
     "norms": Case(Norms, {"x": values(4, 6)}, ops=("aten.layer_norm.default", "aten.group_norm.default")),
-    "cat_stack": Case(lambda: Call(lambda x: torch.stack([torch.cat([x, x * 2, x], 1), torch.cat([x] * 3, 1)])), ROWS),
-    "indexing": Case(lambda: Call(lambda x: x[:, torch.tensor([2, 0])] + x[torch.tensor([1])][:, 1:]), ROWS,
-                     ops=("aten.index.Tensor",)),
-    "sdpa": Case(lambda: Call(heads), {"x": values(2, 5, 8)}, ops=("aten.scaled_dot_product_attention.default",)),
-    "sizes": Case(lambda: Call(sizes), {"x": values(3, 6, 2)}, values(2, 4, 2),
-                  {"x": {0: ("batch", 1, 8), 1: ("length", 2, 64)}}),
+    "cat_stack": Case(
+        lambda: Call(lambda x: torch.stack([torch.cat([x, x * 2, x], 1), torch.cat([x] * 3, 1)])), ROWS
+    ),
+    "indexing": Case(
+        lambda: Call(lambda x: x[:, torch.tensor([2, 0])] + x[torch.tensor([1])][:, 1:]),
+        ROWS,
+        ops=("aten.index.Tensor",),
+    ),
+    "sdpa": Case(
+        lambda: Call(heads), {"x": values(2, 5, 8)}, ops=("aten.scaled_dot_product_attention.default",)
+    ),
+    "sizes": Case(
+        lambda: Call(sizes),
+        {"x": values(3, 6, 2)},
+        values(2, 4, 2),
+        {"x": {0: ("batch", 1, 8), 1: ("length", 2, 64)}},
+    ),
     "no_grad": Case(NoGrad, ROWS, ops=("aten.sin.default", "aten.cos.default")),
     "autocast": Case(Autocast, {"x": values(2, 4)}, ops=("aten.linear.default",)),
     "factories": Case(lambda: Call(lambda x: x + torch.arange(3, dtype=x.dtype) + torch.ones_like(x)), ROWS),
     "dead_code": Case(lambda: Call(lambda x: (x.exp(), x + 1)[1]), ROWS),
-    "sequential": Case(lambda: nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Dropout(), nn.Linear(4, 2)),
-                       {"input": values(4, 3)}),
+    "sequential": Case(
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Dropout(), nn.Linear(4, 2)),
+        {"input": values(4, 3)},
+    ),
 }
