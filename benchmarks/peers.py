@@ -83,7 +83,7 @@ def open_npubin(work: Work) -> tuple[Step, str]:
     executor = Executor(program, device)
     weights = load_weights(job.prepared_weights, program, device)
     inputs, output = inputs_of(work), program.output_specs[0].name
-    return lambda: executor.run(inputs, weights)[output].to_numpy(), f"{device.name}, {device.driver}"
+    return lambda: executor.run(inputs, weights)[output].to_numpy(), f"{device.vendor} {device.driver}"
 
 
 def open_pytorch(work: Work) -> tuple[Step, str]:
@@ -332,23 +332,17 @@ def show(work: Work, times: Sequence[Times]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{work.model}, {work.threads} threads", title_justify="left")
-    for column in ("peer", "version", "median ms", "p10", "p90", "npubin / peer", "quartiles"):
-        table.add_column(column, justify="left" if column in ("peer", "version") else "right")
+    for column in ("peer", "version", "median ms", "p10", "p90", "npubin / peer"):
+        table.add_column(column, justify="left" if column in ("peer", "version") else "right", no_wrap=True)
     for row in sorted(times, key=lambda row: row.median):
-        colour = "green" if row.ratio <= 1 else "yellow" if row.ratio <= 1.3 else "red"
-        ratio = (
-            ("1", "")
-            if row.peer == OURS
-            else (f"[{colour}]{row.ratio:.2f}[/]", f"{row.ratio_low:.2f} to {row.ratio_high:.2f}")
-        )
-        table.add_row(
-            f"[bold]{row.peer}[/]" if row.peer == OURS else row.peer,
-            row.version,
-            f"{row.median:.2f}",
-            f"{row.p10:.2f}",
-            f"{row.p90:.2f}",
-            *ratio,
-        )
+        if row.peer == OURS:
+            name, ratio = f"[bold]{row.peer}[/]", "1"
+        else:
+            colour = "green" if row.ratio <= 1 else "yellow" if row.ratio <= 1.3 else "red"
+            name = row.peer
+            ratio = f"[{colour}]{row.ratio:.2f}[/] ({row.ratio_low:.2f} to {row.ratio_high:.2f})"
+        milliseconds = (f"{value:.2f}" for value in (row.median, row.p10, row.p90))
+        table.add_row(name, row.version, *milliseconds, ratio)
     Console().print(table)
 
 

@@ -115,34 +115,28 @@ def largest_live(blocks: Sequence[Block]) -> int:
     )
 
 
-def kernel_times(program: CompiledProgram, runs: Sequence[Sequence[StepTime]]) -> tuple[KernelTime, ...]:
-    """The profiled runs by kernel, in the order of first launch; all numbers are per run."""
-    spent: dict[str, float] = {}
-    calls: dict[str, int] = {}
-    flops: dict[str, int] = {}
-    moved: dict[str, int] = {}
-    origin: dict[str, dict[str, None]] = {}
+def profile(program: CompiledProgram, runs: Sequence[Sequence[StepTime]], by: str) -> tuple[KernelTime, ...]:
+    """The profiled runs ``by`` "kernel" or by "step", in the order of launch; numbers are per run."""
+    groups: dict[str | int, list[StepTime]] = {}
     for item in (item for each in runs for item in each):
-        step = program.steps[item.step]
-        name, cost = step.kernel, step.cost
-        spent[name] = spent.get(name, 0.0) + (item.end - item.start) / 1e3
-        calls[name] = calls.get(name, 0) + 1
-        flops[name] = flops.get(name, 0) + evaluate(cost.flops, item.values)
-        moved[name] = moved.get(name, 0) + sum(
-            evaluate(size, item.values) for size in (cost.bytes_read, cost.bytes_written)
-        )
-        origin.setdefault(name, {}).update(dict.fromkeys(step.origin))
-    count = max(len(runs), 1)
-    return tuple(
-        KernelTime(
-            name,
-            calls[name] // count,
-            spent[name] / count,
-            flops[name] // count,
-            moved[name] // count,
-            tuple(origin[name]),
-        )
-        for name in spent
+        groups.setdefault(program.steps[item.step].kernel if by == "kernel" else item.step, []).append(item)
+    return tuple(_times(program, items, len(runs)) for items in groups.values())
+
+
+def _times(program: CompiledProgram, items: Sequence[StepTime], runs: int) -> KernelTime:
+    steps = [(program.steps[item.step], item.values) for item in items]
+    moved = sum(
+        evaluate(size, values)
+        for step, values in steps
+        for size in (step.cost.bytes_read, step.cost.bytes_written)
+    )
+    return KernelTime(
+        kernel=steps[0][0].kernel,
+        calls=len(items) // runs,
+        total_us=sum(item.end - item.start for item in items) / 1e3 / runs,
+        flops=sum(evaluate(step.cost.flops, values) for step, values in steps) // runs,
+        bytes_moved=moved // runs,
+        origin=tuple(dict.fromkeys(name for step, _ in steps for name in step.origin)),
     )
 
 
@@ -177,13 +171,13 @@ def _bench_program(job: Job, name: str, device: Device) -> ProgramBench:
     shapes = {key: value.shape for key, value in inputs.items()}
     job.progress(f"{name}: {knobs.repeats} runs")
     samples = time_runs(job, executor, inputs, weights)
-    kernels: tuple[KernelTime, ...] = ()
+    runs: Sequence[Sequence[StepTime]] = ()
     if knobs.profile:
         job.progress(f"{name}: timing every kernel")
         profiler = Profiler(executor)
         for _ in range(min(knobs.repeats, PROFILED_RUNS) + 1):
             profiler.run(inputs, weights)
-        kernels = kernel_times(program, profiler.runs[1:])
+        runs = profiler.runs[1:]
     job.progress(f"{name}: first result of a fresh process")
     first, peak = first_result(job, name, inputs)
     values = bind(program, shapes)
@@ -203,7 +197,8 @@ def _bench_program(job: Job, name: str, device: Device) -> ProgramBench:
         p90_ms=p90,
         throughput=batch / median * 1e3,
         flops=sum(evaluate(step.cost.flops, values) for step in program.steps),
-        kernels=kernels,
+        kernels=profile(program, runs, "kernel"),
+        steps=profile(program, runs, "step"),
         memory=memory_of(program, peak),
         first_result=first,
     )

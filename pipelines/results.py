@@ -122,7 +122,7 @@ class VerifyResult(Record, frozen=True):
 
 
 class KernelTime(Record, frozen=True):
-    """All calls of one kernel in one run; microseconds are means over the profiled runs."""
+    """All calls of one kernel, or one step, in one run; microseconds are means over the profiled runs."""
 
     kernel: str
     calls: int
@@ -193,6 +193,7 @@ class ProgramBench(Record, frozen=True):
     throughput: float
     flops: int
     kernels: tuple[KernelTime, ...]
+    steps: tuple[KernelTime, ...]
     memory: Memory
     first_result: FirstResult
 
