@@ -182,6 +182,8 @@ def igemm(
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
         "unroll": 4 if inner % 4 == 0 else 1,
+        "split": 0,
+        "prefetch": False,
         "out": "nhwc8" if vectors else "strided",
         "order": tile.order,
         "bias": bias is not None,

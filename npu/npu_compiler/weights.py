@@ -54,12 +54,11 @@ def _node_expr(node: Node, known: dict[str, WeightExpr]) -> WeightExpr | None:
         return None
     if make is None:
         return None
-    attrs = dict(node.attrs)
     inputs = [
-        known[value] if value is not None else scalar_expr(_number(attrs.pop("scalar")))
+        known[value] if value is not None else scalar_expr(_number(node.attrs["scalar"]))
         for value in node.inputs
     ]
-    return make(*inputs, **attrs)
+    return make(node, inputs)
 
 
 def _number(attr: object) -> float:

@@ -5,6 +5,7 @@ Grammar (nested lists, as in JSON; anything else is a ``FormatError``):
     ["tensor", key]                                    an original weight
     ["const", dtype, [shape], base64]                  little-endian data
     ["add" | "sub" | "mul" | "div" | "max" | "min", a, b]     numpy broadcasting
+    ["matmul", a, b]                                          numpy's rules, float64
     ["neg" | "sqrt" | "rsqrt" | "exp" | "abs", a]
     ["reshape", a, [sizes]]  ["permute", a, [axes]]  ["broadcast", a, [sizes]]  ["cast", a, dtype]
     ["pad", a, [[low, high], ..]]  (zeros)   ["slice", a, [[start, stop, step], ..]]   ["concat", [a, ..],
@@ -41,6 +42,7 @@ _BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
     "div": np.true_divide,
     "max": np.maximum,
     "min": np.minimum,
+    "matmul": np.matmul,
 }
 _UNARY: Mapping[str, Callable[[Array], Array]] = {
     "neg": np.negative,
@@ -219,6 +221,11 @@ def _shape(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[
             return shapes(key)
         case ["const", _, shape, _]:
             return tuple(shape)
+        case ["matmul", a, b]:
+            left, right = _shape(a, shapes), _shape(b, shapes)
+            if min(len(left), len(right)) < 2 or left[-1] != right[-2]:
+                raise ValueError(f"matmul of shapes {left} and {right}")
+            return (*np.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1])
         case [name, a, b] if name in _BINARY:
             return np.broadcast_shapes(_shape(a, shapes), _shape(b, shapes))
         case ["reshape", a, sizes]:

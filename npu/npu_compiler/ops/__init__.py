@@ -72,7 +72,8 @@ class OpDef:
     """Used for integer operands where it differs from ``expr``."""
     alias: Callable[[View, Node], View | None] | None = None
     emit: Callable[[Emitter, Node], None] | None = None
-    weight_expr: Callable[..., WeightExpr] | None = None
+    weight_expr: Callable[[Node, Sequence[WeightExpr]], WeightExpr] | None = None
+    """From a node and the expressions of its inputs (a Python number is one as well)."""
     layout: Callable[[Node, Sequence[str | None]], str] | None = None
     """Layout of its output(s), given those of its inputs; None: as its first input for ``expr``, else
     "row"."""

@@ -77,7 +77,7 @@ def row(
         Case(shape, {**given, **({"scalar": 2} if None in shape else {})}, dtypes, values) for shape in shapes
     )
 
-    def weight_expr(*exprs: WeightExpr) -> WeightExpr:
+    def weight_expr(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr:
         return [weight, *exprs]
 
     register(
@@ -257,7 +257,7 @@ register(
         infer=lambda specs, attrs: (TensorSpec(specs[0].shape, attr_dtype(attrs["dtype"])),),  # type: ignore[union-attr]
         expr="{x}",
         reference=lambda torch, x, dtype: x.to(getattr(torch, attr_dtype(dtype))),
-        weight_expr=lambda x, dtype: ["cast", x, attr_dtype(dtype)],
+        weight_expr=lambda node, exprs: ["cast", exprs[0], attr_dtype(node.attrs["dtype"])],
         cases=tuple(
             Case(((3, 7),), {"dtype": f"torch.{to}"}, dtypes, "normal")
             for to, dtypes in (

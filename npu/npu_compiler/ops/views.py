@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from npu_compiler import views
@@ -40,8 +41,11 @@ def _reference_slice(torch: Any, x: Any, dim: int, start: int, step: int, length
     return x[tuple(index)]
 
 
-def _weight_slice(x: WeightExpr, dim: int, start: int, step: int, length: int, rank: int = 0) -> WeightExpr:
-    return ["slice", x, [[0, None, 1]] * dim + [[start, start + step * length, step]]]
+def _weight_slice(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr:
+    dim, start, step = (as_int(node.attrs[name]) for name in ("dim", "start", "step"))
+    parts = [[0, as_int(size), 1] for size in node.out.shape]
+    parts[dim] = [start, start + step * as_int(node.out.shape[dim]), step]
+    return ["slice", exprs[0], parts]
 
 
 register(
@@ -50,7 +54,7 @@ register(
         _reshaped,
         reference=lambda torch, x, shape: x.reshape(shape),
         alias=lambda view, node: views.reshape(view, node.out.shape),
-        weight_expr=lambda x, shape: ["reshape", x, list(shape)],
+        weight_expr=lambda node, exprs: ["reshape", exprs[0], list(node.out.shape)],
         cases=(
             Case(((4, 6),), {"shape": (3, 8)}),
             Case(((2, 3, 5, 7),), {"shape": (2, 105)}, ("float32", "int64"), layouts=("row", "nhwc8")),
@@ -66,7 +70,7 @@ register(
         _permuted,
         reference=lambda torch, x, dims: x.permute(dims),
         alias=lambda view, node: views.permute(view, as_ints(node.attrs["dims"])),
-        weight_expr=lambda x, dims: ["permute", x, list(dims)],
+        weight_expr=lambda node, exprs: ["permute", exprs[0], list(as_ints(node.attrs["dims"]))],
         cases=(
             Case(((3, 5),), {"dims": (1, 0)}),
             Case(((2, 3, 5, 7),), {"dims": (0, 2, 3, 1)}, ("float32", "int64")),
@@ -80,7 +84,7 @@ register(
         _reshaped,
         reference=lambda torch, x, shape: x.expand(shape),
         alias=lambda view, node: views.expand(view, node.out.shape),
-        weight_expr=lambda x, shape: ["broadcast", x, list(shape)],
+        weight_expr=lambda node, exprs: ["broadcast", exprs[0], list(node.out.shape)],
         cases=(Case(((3, 1),), {"shape": (2, 3, 5)}), Case(((),), {"shape": (7,)})),
     )
 )
@@ -269,7 +273,7 @@ register(
         emit=_emit_concat,
         reference=lambda torch, *xs, dim: torch.cat(xs, dim),
         layout=lambda node, layouts: "nhwc8" if node.out.rank == 4 and set(layouts) == {"nhwc8"} else "row",
-        weight_expr=lambda *xs, dim: ["concat", list(xs), dim],
+        weight_expr=lambda node, exprs: ["concat", list(exprs), as_int(node.attrs["dim"])],
         cases=(
             Case(((2, 3), (2, 5), (2, 1)), {"dim": 1}, ("float32", "int64")),
             Case(((1, 7), (3, 7)), {"dim": 0}),
@@ -335,7 +339,6 @@ register(
         emit=_emit_pad,
         reference=_reference_pad,
         layout=lambda node, layouts: layouts[0] or "row",
-        weight_expr=None,
         cases=(
             Case(((3, 5),), {"pads": (1, 2, 0, 3), "value": 0.0}),
             Case(
