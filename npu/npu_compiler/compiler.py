@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from npu_compiler import memory
-from npu_compiler.emit import Emitted, Emitter
+from npu_compiler.emit import Emitted, Emitter, Options
 from npu_compiler.errors import CompileError
 from npu_compiler.pipeline import run_passes
 from npu_compiler.render import PRELUDE, render, template_closure
@@ -57,18 +57,25 @@ def compile_ir(
     precision: str | None = None,
     program: str = "main",
     expose_values: bool = False,
+    winograd: bool = True,
 ) -> CompiledProgram:
     """Compiles a graph for a target.
 
     ``ir`` is an ``IR``, the path of an IR file or the file's content as a dict. ``precision``: the dtype of
     the arithmetic, "float32" or None for the graph's own. ``program`` is the name among the model's programs.
     With ``expose_values`` every value that survives fusion is an output as well, under its name in the graph.
+    ``winograd``: whether 3x3 convolutions may use F(4x4, 3x3) where it pays.
 
     Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph
     and ``CompileError`` for anything else.
     """
     return compile_with_report(
-        ir, target=target, precision=precision, program=program, expose_values=expose_values
+        ir,
+        target=target,
+        precision=precision,
+        program=program,
+        expose_values=expose_values,
+        winograd=winograd,
     ).program
 
 
@@ -79,6 +86,7 @@ def compile_with_report(
     precision: str | None = None,
     program: str = "main",
     expose_values: bool = False,
+    winograd: bool = True,
 ) -> CompileResult:
     """``compile_ir`` with the templates, choices and intermediate graphs. Raises the same errors."""
     if precision not in (None, *PRECISIONS):
@@ -89,7 +97,7 @@ def compile_with_report(
     lowered, dumps = run_passes(graph, device)
     if expose_values:
         lowered = _expose(lowered)
-    emitter = Emitter(lowered, device)
+    emitter = Emitter(lowered, device, Options(winograd=winograd))
     emitter.run()
     emitted = emitter.result()
     built = assemble(lowered, emitted, device, program)

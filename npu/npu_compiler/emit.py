@@ -20,6 +20,15 @@ from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, TensorSpec
 
 
 @dataclass(frozen=True)
+class Options:
+    """Choices that a model's YAML may make under ``compile.options``."""
+
+    winograd: bool = True
+    """Whether 3x3 convolutions may use Winograd's F(4x4, 3x3), which rounds differently (about 1e-6
+    relative)."""
+
+
+@dataclass(frozen=True)
 class BufferInfo:
     """Memory that calls use: its kind, what it refers to (see ``npu_runtime.program.Buffer``) and its
     bytes."""
@@ -44,8 +53,8 @@ class Emitted:
 class Emitter:
     """What op records emit kernels through. One per compilation."""
 
-    def __init__(self, ir: IR, target: Target) -> None:
-        self.ir, self.target = ir, target
+    def __init__(self, ir: IR, target: Target, options: Options) -> None:
+        self.ir, self.target, self.options = ir, target, options
         self.calls: list[KernelCall] = []
         self.buffers: dict[str, BufferInfo] = {}
         self.decisions: list[str] = []

@@ -9,8 +9,10 @@ from npu_compiler.ctext import step_text, unpack_body
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
+from npu_compiler.pointwise import index_type
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.views import View
+from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import ITEM_SIZE, Attr, Node, TensorSpec
@@ -121,10 +123,16 @@ def igemm(
     dilation: Sequence[int],
     groups: int,
     op: str,
+    prepare: Pack = lambda expr: expr,
+    cost: Cost | None = None,
 ) -> None:
-    """Emits the implicit matrix product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides."""
+    """Emits the implicit matrix product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides.
+
+    ``prepare`` turns the weight into [O, C / groups, *kernel] before it is packed."""
     if x.dtype != "float32":
         raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
+    if index_type(e, [x, y]) != "int":
+        raise Unsupported(f"{op} over more than 2**31 elements", "lower the bounds of the dynamic dimensions")
     batch, channels, height, width = x.shape
     _, out, out_height, out_width = y.shape
     inner, out_group = int(str(channels)) // groups, int(str(out)) // groups
@@ -135,7 +143,7 @@ def igemm(
     body, pack = pack_panels(groups, out_group, inner, kernel, wide)
     weight = node.inputs[1]
     assert weight is not None
-    w = e.weight(weight, (body + round_up(inner, LANES),), pack)
+    w = e.weight(weight, (body + round_up(inner, LANES),), lambda expr: pack(prepare(expr)))
     panels = -(-out_group // wide)
     buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -200,7 +208,8 @@ def igemm(
         args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
         global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks),
         local_size=(1, 1),
-        cost=conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)),
+        cost=cost
+        or conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)),
     )
 
 

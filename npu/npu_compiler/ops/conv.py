@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from npu_compiler import winograd
 from npu_compiler.ctext import unpack_body
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
@@ -112,6 +113,8 @@ def _emit_conv(e: Emitter, node: Node) -> None:
             e.copy(x, blocked, node)
             x = blocked
         depthwise(e, node, x, y, kernel)
+    elif winograd.pays(e, node, x) and is_vector_view(e, y):
+        winograd.winograd(e, node, x, y)
     else:
         igemm(
             e,
