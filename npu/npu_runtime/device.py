@@ -232,9 +232,10 @@ class Device(Backend):
 
     def build(self, sources: Sequence[tuple[str, str]], options: Sequence[str]) -> object:
         macro = MACROS.get(self.vendor)
-        flags = [*options, *([f"-D{macro}=1"] if macro else [])]
+        quiet = env.debug_level() < env.SOURCE
+        flags = [*options, *([f"-D{macro}=1"] if macro else []), *(["-w"] if quiet else [])]
         text = "".join(f'#line 1 "{name}"\n{source.rstrip()}\n' for name, source in sources)
-        if env.debug_level() >= env.SOURCE:
+        if not quiet:
             env.debug(env.SOURCE, f"building for {self.name} with {' '.join(flags)}:\n{text}")
         # PoCL and NVIDIA keep built programs themselves (and fetching PoCL's costs another build)
         keep = self.vendor not in ("pocl", "nvidia")

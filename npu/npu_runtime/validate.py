@@ -71,6 +71,12 @@ class _Checker:
         self.corners = _corners(program)
         yield from self.tensor_problems()
         self.buffers = {buffer.name: buffer for buffer in program.buffers}
+        self.specs: Mapping[str, Mapping[str, IOSpec | StateSpec | Transform]] = {
+            "input": {spec.name: spec for spec in program.input_specs},
+            "output": {spec.name: spec for spec in program.output_specs},
+            "weight": {spec.name: spec for spec in program.transforms},
+            "state": {spec.name: spec for spec in program.states},
+        }
         for buffer in program.buffers:
             yield from self.buffer_problems(buffer)
         yield from self.kernel_problems()
@@ -140,13 +146,7 @@ class _Checker:
             if not 0 <= buffer.first <= buffer.last < max(1, len(program.steps)):
                 yield f"{name}: alive from step {buffer.first} to {buffer.last} of {len(program.steps)}"
             return
-        specs: Mapping[str, Sequence[IOSpec | StateSpec | Transform]] = {
-            "input": program.input_specs,
-            "output": program.output_specs,
-            "weight": program.transforms,
-            "state": program.states,
-        }
-        found = next((spec for spec in specs[buffer.kind] if spec.name == buffer.ref), None)
+        found = self.specs[buffer.kind].get(buffer.ref)
         if found is None:
             yield f"{name}: there is no {buffer.kind} {buffer.ref!r}"
             return
