@@ -87,14 +87,16 @@ def compile_with_report(
     program: str = "main",
     expose_values: bool = False,
     winograd: bool = True,
+    start_after: str | None = None,
 ) -> CompileResult:
-    """``compile_ir`` with the templates, choices and intermediate graphs. Raises the same errors."""
+    """``compile_ir`` with the templates, choices and intermediate graphs. ``start_after`` names the pass
+    after which ``ir`` was taken. Raises the same errors."""
     if precision not in (None, *PRECISIONS):
         raise CompileError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     graph = load_graph(ir)
     graph.verify()
     device = load_target(target)
-    lowered, dumps = run_passes(graph, device)
+    lowered, dumps = run_passes(graph, device, start_after=start_after)
     if expose_values:
         lowered = _expose(lowered)
     emitter = Emitter(lowered, device, Options(winograd=winograd))

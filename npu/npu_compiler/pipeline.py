@@ -32,20 +32,31 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def run_passes(ir: IR, target: Target, *, stop_after: str | None = None) -> tuple[IR, Mapping[str, str]]:
+def run_passes(
+    ir: IR, target: Target, *, start_after: str | None = None, stop_after: str | None = None
+) -> tuple[IR, Mapping[str, str]]:
     """Runs the passes, verifying the graph after each.
 
-    Returns the graph and its text after each pass, by "00-extracted", "01-lower", ... ``stop_after`` names
-    the pass after which to stop. Raises ``CompileError`` for an unknown pass, and what the passes raise.
+    ``stop_after`` names the pass after which to stop, ``start_after`` the one after which ``ir`` was taken: a
+    pass's name, with its number in front where it stands in the list twice ("02-eliminate_dead").
+
+    Returns the graph and its text after each pass, by "00-extracted", "01-lower", ... Raises ``CompileError``
+    for an unknown pass, and what the passes raise.
     """
-    names = [step.__name__ for step in PASSES]
-    if stop_after is not None and stop_after not in names:
-        raise CompileError(f"unknown pass {stop_after!r}: the passes are {', '.join(dict.fromkeys(names))}")
-    dumps = {"00-extracted": to_text(ir)}
-    for index, step in enumerate(PASSES, start=1):
+    titles = [f"{index:02}-{step.__name__}" for index, step in enumerate(PASSES, start=1)]
+    begin = 0 if start_after is None else _position(start_after, titles)
+    end = len(titles) if stop_after is None else _position(stop_after, titles)
+    dumps = {f"{begin:02}-{'extracted' if begin == 0 else PASSES[begin - 1].__name__}": to_text(ir)}
+    for title, step in list(zip(titles, PASSES, strict=True))[begin:end]:
         ir = step(ir, target)
         verify(ir, after=step.__name__)
-        dumps[f"{index:02}-{step.__name__}"] = to_text(ir)
-        if step.__name__ == stop_after:
-            break
+        dumps[title] = to_text(ir)
     return ir, dumps
+
+
+def _position(name: str, titles: list[str]) -> int:
+    """How many passes have run once ``name`` has."""
+    found = [index for index, title in enumerate(titles, start=1) if name in (title, title.split("-", 1)[1])]
+    if not found:
+        raise CompileError(f"unknown pass {name!r}: the passes are {', '.join(titles)}")
+    return found[0]
