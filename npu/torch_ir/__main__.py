@@ -39,8 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def info(ir: IR) -> str:
     """A summary for people: what goes in and out, and what is between."""
     values = ir.values()
+    states = {state.key for state in ir.states.values()}
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    trained = sum(_count(spec) for key, spec in ir.weights.items() if not key.endswith(buffers))
+    trained = sum(
+        _count(spec) for key, spec in ir.weights.items() if key not in states and not key.endswith(buffers)
+    )
     total = sum(int(spec.nbytes) for spec in ir.weights.values() if isinstance(spec.nbytes, int))
     lines = [
         f"{ir.name or '(no name)'}  (PyTorch {ir.pytorch_version or 'unknown'}, IR version {ir.ir_version})"

@@ -13,6 +13,10 @@ import numpy.typing as npt
 from torch_ir.errors import IRError
 from torch_ir.ir import ITEM_SIZE, Constant, TensorSpec
 
+#: Kinds of NumPy values that a dtype's kind can be read from.
+_KINDS = {"b": "b", "i": "iu", "u": "iuO", "f": "fiu"}
+_KIND_NAMES = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
+
 
 def to_array(constant: Constant) -> npt.NDArray[Any]:
     """The values; bfloat16 as float32, which holds each of them exactly."""
@@ -43,11 +47,11 @@ def from_nested(data: Any, spec: TensorSpec, name: str) -> Constant:
         elif spec.dtype == "bfloat16":
             array = _round_to_bfloat16(np.asarray(data, np.float32))
         else:
-            array = np.asarray(data)
             wanted = np.dtype(spec.dtype).newbyteorder("<")
-            if array.size and (array.dtype.kind == "f") > (wanted.kind == "f"):
-                raise ValueError("fractions where whole numbers are expected")
-            array = array.astype(wanted)
+            given = np.asarray(data, object if spec.dtype == "uint64" else None)
+            if given.size and given.dtype.kind not in _KINDS[wanted.kind]:
+                raise ValueError(f"expected {_KIND_NAMES[wanted.kind]}")
+            array = np.asarray(data, wanted)
         array = array.reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise IRError(f"{name}: the values do not fit {spec.dtype}{list(shape)}: {error}") from None

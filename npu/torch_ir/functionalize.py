@@ -100,8 +100,9 @@ def functionalize(
         inputs = tuple(None if value is None else aliases.resolve(value, now) for value in node.inputs)
         base = base_name(node.op)
         if base in IDENTITIES and node.op.startswith("aten."):
-            if base == "lift_fresh_copy" and inputs[0] is not None:
-                now[aliases.same(node.outputs[0])] = inputs[0]
+            source, result = _only(inputs, node), _only(node.outputs, node)
+            if base == "lift_fresh_copy":
+                now[aliases.same(result)] = source
             continue
         node = replace(node, inputs=inputs)
         if is_in_place(node.op):
@@ -168,13 +169,15 @@ class _Aliases:
 
     def check(self, node: Node, index: int, specs: Mapping[str, TensorSpec]) -> str:
         """The value that ``node`` changes in place. Raises ``NotSimpleError`` if others would notice."""
-        base = base_name(node.op).removesuffix("_")
-        if base not in IN_PLACE or node.inputs[0] is None or len(node.outputs) != 1:
+        written = base_name(node.op)
+        base = written.removesuffix("_")
+        plain = bool(node.inputs) and node.inputs[0] is not None and len(node.outputs) == 1
+        if base == written or base not in IN_PLACE or not plain:
             raise NotSimpleError(f"{node.name} ({node.op}) works in place")
         others = {specs[value].dtype for value in node.inputs if value is not None} - {node.out.dtype}
         if others and base not in _KEEP_DTYPE:
             raise NotSimpleError(f"{node.name} ({node.op}) works in place on mixed dtypes")
-        target = self.same(node.inputs[0])
+        target = self.same(str(node.inputs[0]))
         for member in self._group.get(target, ()):
             if (
                 member != target
@@ -185,13 +188,20 @@ class _Aliases:
         return target
 
 
+def _only(names: Sequence[str | None], node: Node) -> str:
+    if len(names) != 1 or names[0] is None:
+        raise NotSimpleError(
+            f"{node.name} ({node.op}) has other inputs and outputs than such an operation has"
+        )
+    return names[0]
+
+
 def _functional(node: Node, specs: Mapping[str, TensorSpec], made: list[Node]) -> str:
     """Appends to ``made`` what computes the node's result, and returns the name of that value."""
     parts = node.op.split(".")
     base, spec = base_name(node.op).removesuffix("_"), node.out
     if base == "copy" or (base == "fill" and len(node.inputs) > 1):
-        source = node.inputs[1]
-        assert source is not None, node.name
+        source = _only(node.inputs[1:], node)
         given = specs[source]
         if given.dtype != spec.dtype:
             name = node.name if given.shape == spec.shape else f"{node.name}_cast"

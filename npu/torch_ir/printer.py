@@ -1,15 +1,11 @@
 """The text form of a graph: one line per thing, complete, and read back exactly.
 
-    ir resnet18 {pytorch_version="2.13.0", ir_version=1}
-    symbol batch = 1..8
-    input x : f32[batch, 3, 224, 224]
-    weight conv1.weight : f32[64, 3, 7, 7]
-    bind p_conv1_weight = conv1.weight
-    constant c_scale : f32[2] = "AACAPwAAgD8=" {key="scale"}
-    state b_cache = cache : f32[4] {update="add_1", persistent=True}
-    conv2d = aten.conv2d.default(x, p_conv1_weight, None) {stride=(2, 2)} : f32[batch, 64, 112, 112]  # m.py:12
-    max_0, max_1 = aten.max.dim(conv2d) {dim=1} : f32[batch, 112, 112], i64[batch, 112, 112] @max
-    output logits = max_0
+    ir resnet18 {pytorch_version="2.13.0", ir_version=1} symbol batch = 1..8 input x : f32[batch, 3, 224, 224]
+    weight conv1.weight : f32[64, 3, 7, 7] bind p_conv1_weight = conv1.weight constant c_scale : f32[2] =
+    "AACAPwAAgD8=" {key="scale"} state b_cache = cache : f32[4] {update="add_1", persistent=True} conv2d =
+    aten.conv2d.default(x, p_conv1_weight, None) {stride=(2, 2)} : f32[batch, 64, 112, 112]  # m.py:12 max_0,
+    max_1 = aten.max.dim(conv2d) {dim=1} : f32[batch, 112, 112], i64[batch, 112, 112] @max output logits =
+    max_0
 
 Names that are not plain words are JSON strings, constants are base64, expressions stand in ``<...>`` among
 attributes, ``@`` gives a node's name where it is not that of its only output, ``from`` its origin,

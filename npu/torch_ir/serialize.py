@@ -119,6 +119,7 @@ def ir_from_dict(data: Any, place: str = "IR") -> IR:
             )
         ir = _Reader(entry).ir()
         if entry.ir_version is None:
+            ir.verify()
             ir = public_format.complete(ir)
         ir.verify()
     except (msgspec.ValidationError, ValueError, KeyError, OverflowError, RecursionError) as error:
