@@ -247,15 +247,15 @@ class Device(Backend):
         binary = program_cache.load(key) if keep else None
         if binary is not None:
             try:
-                return self._build(self._cl._Program(self._context, [self._device], [binary]), flags)
+                return self._build(self._cl._Program(self._context, [self._device], [binary]), text, flags)
             except (DeviceError, self._cl.Error):
                 program_cache.discard(key)
-        program = self._build(self._cl._Program(self._context, text), flags)
+        program = self._build(self._cl._Program(self._context, text), text, flags)
         if keep:
             program_cache.store(key, program.get_info(self._cl.program_info.BINARIES)[0])
         return program
 
-    def _build(self, program: Any, flags: Sequence[str]) -> Any:
+    def _build(self, program: Any, text: str, flags: Sequence[str]) -> Any:
         cl = self._cl
         try:
             with warnings.catch_warnings():
@@ -263,7 +263,7 @@ class Device(Backend):
                 return cl.Program(program).build(list(flags))
         except cl.Error:
             log = program.get_build_info(self._device, cl.program_build_info.LOG).strip()
-        raise DeviceError(_build_message(log, self.name))
+        raise DeviceError(_build_message(log, text, self.name))
 
     def kernel(self, module: object, entry: str, label: str) -> KernelHandle:
         try:
@@ -319,11 +319,23 @@ class Device(Backend):
         self._queue.finish()
 
 
-def _build_message(log: str, device: str) -> str:
+def _build_message(log: str, text: str, device: str) -> str:
     """The first kernel that the log blames, then the log, shortened in the middle."""
-    blamed = re.search(r"kernels/(\w+)\.cl:\d+(?::\d+)?: (?:fatal )?error|error: kernels/(\w+)\.cl:", log)
+    blamed = _blamed(log, text)
     lines = log.splitlines() or ["the driver gives no reason"]
     if len(lines) > 60:
         lines = [*lines[:40], f"... {len(lines) - 60} lines ...", *lines[-20:]]
-    what = f"kernel {blamed[1] or blamed[2]!r}" if blamed else "the program"
+    what = f"kernel {blamed!r}" if blamed else "the program"
     return f"{what} does not build on {device}:\n" + "\n".join(lines)
+
+
+def _blamed(log: str, text: str) -> str | None:
+    """The kernel whose file the first error in ``log`` names; None if it names none."""
+    named = re.search(r"kernels/(\w+)\.cl:\d+(?::\d+)?: (?:fatal )?error|error: kernels/(\w+)\.cl:", log)
+    if named:
+        return named[1] or named[2]
+    # NVIDIA's compiler ignores #line and counts the lines of the whole text
+    counted = re.search(r"<kernel>:(\d+):\d+: (?:fatal )?error", log)
+    before = text.splitlines()[: int(counted[1])] if counted else []
+    starts = re.findall(r'^#line 1 "kernels/(\w+)\.cl"$', "\n".join(before), re.MULTILINE)
+    return starts[-1] if starts else None

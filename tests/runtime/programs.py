@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -53,6 +55,15 @@ __kernel void gather(__global const long *ids, __global const ushort *table, __g
     rows[row * 4 + column] = table[ids[row] * 4 + column];
 }
 """
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment() -> dict[str, str]:
+    """The environment in which a child process imports this checkout."""
+    paths = [str(ROOT / "npu"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def read(name: str) -> BufferArg:

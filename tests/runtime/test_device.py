@@ -9,16 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import accumulator
+from programs import accumulator, environment
 
 from npu_runtime import drivers, env, program_cache
 from npu_runtime.backend import Backend
-from npu_runtime.device import Device, find_device, list_devices
+from npu_runtime.device import Device, _blamed, find_device, list_devices
 from npu_runtime.errors import InputError, NoDeviceError
 from npu_runtime.executor import Executor
 from npu_runtime.weight_loader import load_weights
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("selector", ["pocl:99", "nvidia:7", "gpu:50", "cpu:99", "amd:40"])
@@ -71,19 +69,35 @@ def test_no_device_says_what_to_install() -> None:
         "import pyopencl\n"
         "def none(): raise pyopencl.LogicError('no platforms')\n"
         "pyopencl.get_platforms = none\n"
-        "from npu_runtime.device import Device, list_devices\n"
+        "from npu_runtime.device import Device, _blamed, list_devices\n"
         "assert list_devices() == ()\n"
         "try: Device()\n"
         "except RuntimeError as error: print(error)\n"
     )
     text = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "npu")},
+        env=environment(),
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     assert 'pip install "npubin[pocl]"' in text
+
+
+@pytest.mark.parametrize(
+    ("log", "blamed"),
+    [
+        ("error: kernels/two.cl:2:12: use of undeclared identifier 'a'\nDevice failed", "two"),
+        ("kernels/one.cl:1:1: warning: x\nkernels/two.cl:2:12: error: use of undeclared identifier", "two"),
+        ("<kernel>:3:7: warning: x\n<kernel>:5:7: error: use of undeclared identifier 'a'", "two"),
+        ("<kernel>:3:7: error: x\n<kernel>:5:7: error: y", "one"),
+        ("ptxas fatal: no place", None),
+        ("", None),
+    ],
+)
+def test_every_drivers_log_names_the_kernel(log: str, blamed: str | None) -> None:
+    text = '#line 1 "kernels/one.cl"\na\nb\n#line 1 "kernels/two.cl"\nc\nd\n'
+    assert _blamed(log, text) == blamed
 
 
 def test_a_part_of_a_cpu(device: Backend) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import ROOT, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = sorted(path.stem for path in (ROOT / "npu" / "npu_runtime").glob("[a-z]*.py"))
 FORBIDDEN = {"torch", "jinja2", "torch_ir", "npu_compiler", "pydantic", "yaml", "safetensors"}
 
@@ -20,7 +19,7 @@ def _loaded(code: str) -> set[str]:
         text=True,
         check=True,
         capture_output=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'npu'}:{ROOT}"},
+        env=environment(),
     ).stdout
     return set(out.split())
 
