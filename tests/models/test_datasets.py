@@ -21,8 +21,9 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def dataset(**keys: object) -> Dataset:
-    return Dataset.model_validate({
-        "package": "pictures", "version": "1.0", "sha256": "0" * 64, "files": "data/*", **keys})
+    return Dataset.model_validate(
+        {"package": "pictures", "version": "1.0", "sha256": "0" * 64, "files": "data/*", **keys}
+    )
 
 
 def test_crop_and_scale_by_hand() -> None:
@@ -47,8 +48,10 @@ def test_default_scale_is_zero_to_one() -> None:
 
 def test_interpolations_differ() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
-    results = {name: preprocess(noise, Preprocess(resize=13, interpolation=name)).tobytes()
-               for name in ("nearest", "bilinear", "bicubic")}
+    results = {
+        name: preprocess(noise, Preprocess(resize=13, interpolation=name)).tobytes()
+        for name in ("nearest", "bilinear", "bicubic")
+    }
     assert len(set(results.values())) == 3
 
 
@@ -69,11 +72,16 @@ def test_samples_come_in_the_order_of_names(tmp_path: Path) -> None:
         picture(6, 6).save(tmp_path / name)
     samples = list(load_samples(tmp_path, dataset(labels=r"_(?P<label>\d)")))
     assert [(sample.path.name, sample.label) for sample in samples] == [
-        ("a_1.png", 1), ("b_2.png", 2), ("c_0.png", 0)]
+        ("a_1.png", 1),
+        ("b_2.png", 2),
+        ("c_0.png", 0),
+    ]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, "has no file in pictures/"), (b"not a picture", r"a_1\.png is not a picture")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "has no file in pictures/"), (b"not a picture", r"a_1\.png is not a picture")],
+)
 def test_bad_folders_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()

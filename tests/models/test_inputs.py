@@ -12,19 +12,28 @@ from pipelines.schema import ModelConfig
 
 
 def config(inputs: dict[str, Any], symbols: dict[str, Any] | None = None, **keys: Any) -> ModelConfig:
-    return ModelConfig.model_validate({
-        "name": "m", "factory": "a:b", "programs": {"main": {"inputs": inputs, "symbols": symbols or {}}}, **keys},
-        strict=False)
+    return ModelConfig.model_validate(
+        {
+            "name": "m",
+            "factory": "a:b",
+            "programs": {"main": {"inputs": inputs, "symbols": symbols or {}}},
+            **keys,
+        },
+        strict=False,
+    )
 
 
-@pytest.mark.parametrize(("item", "check"), [
-    ({"dtype": "float32"}, lambda values: abs(values.mean()) < 0.2 and 0.8 < values.std() < 1.2),
-    ({"dtype": "float32", "range": (2.0, 3.0)}, lambda values: values.min() >= 2 and values.max() <= 3),
-    ({"dtype": "int64", "range": (0, 3)}, lambda values: set(values.ravel().tolist()) == {0, 1, 2, 3}),
-    ({"dtype": "int32"}, lambda values: not values.any()),
-    ({"dtype": "bool", "range": (0, 1)}, lambda values: 0 < values.mean() < 1),
-    ({"dtype": "bfloat16"}, lambda values: len(np.unique(values.astype(np.float32))) > 20),
-])
+@pytest.mark.parametrize(
+    ("item", "check"),
+    [
+        ({"dtype": "float32"}, lambda values: abs(values.mean()) < 0.2 and 0.8 < values.std() < 1.2),
+        ({"dtype": "float32", "range": (2.0, 3.0)}, lambda values: values.min() >= 2 and values.max() <= 3),
+        ({"dtype": "int64", "range": (0, 3)}, lambda values: set(values.ravel().tolist()) == {0, 1, 2, 3}),
+        ({"dtype": "int32"}, lambda values: not values.any()),
+        ({"dtype": "bool", "range": (0, 1)}, lambda values: 0 < values.mean() < 1),
+        ({"dtype": "bfloat16"}, lambda values: len(np.unique(values.astype(np.float32))) > 20),
+    ],
+)
 def test_values_fit_the_input(item: dict[str, Any], check: Any) -> None:
     program = config({"x": {"shape": (20, 7), **item}}).programs["main"]
     values = made_up_inputs(program, {}, (0,))["x"]
@@ -48,7 +57,9 @@ def test_sizes_cover_both_bounds_and_one_between() -> None:
 
 
 def test_given_sizes_replace_the_bounds() -> None:
-    model = config({"x": {"shape": ("n", "m")}}, {"n": {"max": 8}, "m": {"max": 5}}, verify={"sizes": [{"n": 2}]})
+    model = config(
+        {"x": {"shape": ("n", "m")}}, {"n": {"max": 8}, "m": {"max": 5}}, verify={"sizes": [{"n": 2}]}
+    )
     assert list(checked_sizes(model)) == [{"n": 2, "m": 5}]
 
 

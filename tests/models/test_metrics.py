@@ -18,17 +18,21 @@ def test_errors_of_known_arrays() -> None:
     assert (stats.elements, stats.mismatched) == (3, 0)
 
 
-@pytest.mark.parametrize(("found", "reference", "snr", "relative", "mismatched"), [
-    ([1.0, 2.0], [1.0, 2.0], None, 0.0, 0),
-    ([0.5], [0.0], LOWEST_SNR, 0.5, 0),
-    ([], [], None, 0.0, 0),
-    ([math.nan, math.inf, 1.0], [math.nan, math.inf, 1.0], None, 0.0, 0),
-    ([math.nan, 1.0], [0.0, 1.0], None, 0.0, 1),
-    ([math.inf], [-math.inf], None, 0.0, 1),
-    ([3, 7], [3, 5], 10 * math.log10(34 / 4), 0.4, 0),
-])
-def test_errors_at_the_edges(found: list[float], reference: list[float], snr: float | None, relative: float,
-                             mismatched: int) -> None:
+@pytest.mark.parametrize(
+    ("found", "reference", "snr", "relative", "mismatched"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], None, 0.0, 0),
+        ([0.5], [0.0], LOWEST_SNR, 0.5, 0),
+        ([], [], None, 0.0, 0),
+        ([math.nan, math.inf, 1.0], [math.nan, math.inf, 1.0], None, 0.0, 0),
+        ([math.nan, 1.0], [0.0, 1.0], None, 0.0, 1),
+        ([math.inf], [-math.inf], None, 0.0, 1),
+        ([3, 7], [3, 5], 10 * math.log10(34 / 4), 0.4, 0),
+    ],
+)
+def test_errors_at_the_edges(
+    found: list[float], reference: list[float], snr: float | None, relative: float, mismatched: int
+) -> None:
     stats = error_stats(np.array(found), np.array(reference))
     assert stats.snr_db == (None if snr is None else pytest.approx(snr))
     assert stats.max_relative == pytest.approx(relative)
@@ -65,17 +69,24 @@ def test_agreement_compares_sets_row_by_row(count: int, share: float) -> None:
 
 
 def image(label: int | None, expected: list[int], found: list[int]) -> ImageCheck:
-    return ImageCheck("x.jpg", label, tuple(Guess(index, 0.1) for index in expected),
-                      tuple(Guess(index, 0.1) for index in found), 0.0)
+    return ImageCheck(
+        "x.jpg",
+        label,
+        tuple(Guess(index, 0.1) for index in expected),
+        tuple(Guess(index, 0.1) for index in found),
+        0.0,
+    )
 
 
 def test_accuracy_counts() -> None:
-    counts = accuracy([
-        image(1, [1, 2, 3, 4, 5], [1, 2, 3, 5, 4]),   # both right, the same five
-        image(2, [1, 2, 3, 4, 5], [2, 1, 3, 4, 5]),   # ours right, PyTorch only among five
-        image(9, [1, 2, 3, 4, 5], [1, 2, 3, 4, 6]),   # both wrong, other five
-        image(None, [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]),
-    ])
+    counts = accuracy(
+        [
+            image(1, [1, 2, 3, 4, 5], [1, 2, 3, 5, 4]),  # both right, the same five
+            image(2, [1, 2, 3, 4, 5], [2, 1, 3, 4, 5]),  # ours right, PyTorch only among five
+            image(9, [1, 2, 3, 4, 5], [1, 2, 3, 4, 6]),  # both wrong, other five
+            image(None, [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]),
+        ]
+    )
     assert (counts.images, counts.top1, counts.top5) == (4, 2, 2)
     assert (counts.reference_top1, counts.reference_top5) == (1, 2)
     assert (counts.agree_top1, counts.agree_top5) == (3, 3)

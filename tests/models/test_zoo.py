@@ -1,4 +1,5 @@
-"""The shipped models: layouts that published checkpoints have, and random weights that are worth compiling."""
+"""The shipped models: layouts that published checkpoints have, and random weights that are worth
+compiling."""
 
 from __future__ import annotations
 
@@ -73,10 +74,17 @@ def test_random_batch_norms_would_show_any_part_that_a_compiler_drops() -> None:
             assert tensor.std() > 0.05, name
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [
-    (224, 3, 2, (0, 1)), (113, 3, 2, (1, 1)), (112, 5, 2, (1, 2)), (7, 5, 1, (2, 2)), (56, 1, 1, (0, 0)),
-    (2, 5, 2, (1, 2)),
-])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        (224, 3, 2, (0, 1)),
+        (113, 3, 2, (1, 1)),
+        (112, 5, 2, (1, 2)),
+        (7, 5, 1, (2, 2)),
+        (56, 1, 1, (0, 0)),
+        (2, 5, 2, (1, 2)),
+    ],
+)
 def test_same_padding_is_tensorflows(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> None:
     assert SameConv2d(1, 1, kernel, stride)._padding(size, 0) == padding
     out = SameConv2d(1, 1, kernel, stride)(torch.zeros(1, 1, size, size))
