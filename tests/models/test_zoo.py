@@ -43,7 +43,7 @@ def test_state_dict_has_the_published_keys_and_shapes(name: str) -> None:
 
 def varied_images(count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, 3, 96, 96, generator=generator)
+    return torch.randn(count, 3, 64, 64, generator=generator)
 
 
 @pytest.mark.parametrize("name", FACTORIES)
