@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch_ir import decompose
+from torch_ir import decompose, exporting
 from torch_ir import example as examples
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, symbol
@@ -42,78 +41,14 @@ def extract_ir(
 
     name = model_name or type(model).__name__
     prepared = examples.prepare(torch, model, example, dynamic_shapes)
-    with _on_cpu(torch, model) as to_cpu:
+    with exporting.on_cpu(torch, model) as to_cpu:
         args, kwargs = torch.utils._pytree.tree_map_only(
             torch.Tensor, to_cpu, (prepared.args, prepared.kwargs)
         )
-        try:
-            with torch.no_grad():
-                program = torch.export.export(
-                    model, args, kwargs, dynamic_shapes=prepared.dynamic_shapes, strict=False
-                )
-        except Exception as error:
-            raise IRError(_export_message(name, str(error))) from error
+        program = exporting.export(torch, name, model, args, kwargs, prepared.dynamic_shapes)
         ir = _Extraction(torch, program, name, prepared.dims).run(output_names)
     ir.verify("extraction")
     return ir
-
-
-def _export_message(name: str, text: str) -> str:
-    text = text.split("The error above occurred when")[0].strip()
-    text = text if len(text) <= 1000 else f"{text[:1000]}..."
-    if "Constraints violated" in text:
-        return (
-            f"{name}: the module does not work for all sizes that were declared; declare the bounds that it "
-            f"works for, or lift the restriction in the module. {text}"
-        )
-    return f"{name}: PyTorch cannot export this module: {text}"
-
-
-@contextmanager
-def _on_cpu(torch: Any, model: Any) -> Iterator[Callable[[Any], Any]]:
-    """While it lasts, a model on another device has tensors without memory on the CPU for its state_dict.
-
-    Yields what makes an example tensor fit it.
-    """
-    held = [*model.parameters(), *model.buffers()]
-    if all(tensor.device.type == "cpu" for tensor in held):
-        yield (
-            lambda tensor: (
-                tensor if tensor.device.type == "cpu" else torch.zeros(tensor.shape, dtype=tensor.dtype)
-            )
-        )
-        return
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    stand_ins: dict[int, Any] = {}
-
-    def shape_only(tensor: Any) -> Any:
-        with mode:
-            made = torch.empty(tensor.shape, dtype=tensor.dtype)
-        return (
-            torch.nn.Parameter(made, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else made
-        )
-
-    def stand_in(tensor: Any, has_value: bool) -> Any:
-        if id(tensor) not in stand_ins:
-            keep = has_value and tensor.device.type != "meta"
-            stand_ins[id(tensor)] = tensor.cpu() if keep else shape_only(tensor)
-        return stand_ins[id(tensor)]
-
-    swapped: list[tuple[dict[str, Any], str, Any]] = []
-    try:
-        for module in model.modules():
-            for tensors in (module._parameters, module._buffers):
-                for key, tensor in list(tensors.items()):
-                    if tensor is not None:
-                        swapped.append((tensors, key, tensor))
-                        tensors[key] = stand_in(tensor, key in module._non_persistent_buffers_set)
-        yield shape_only
-    finally:
-        for tensors, key, tensor in swapped:
-            tensors[key] = tensor
 
 
 class _Extraction:

@@ -186,7 +186,7 @@ class _Reader:
                     inputs.extend(found)
             elif kind in ("Tensor", "Optional[Tensor]") and (found is None or _is_value(given, found)):
                 inputs.append(found)
-            elif found is not None:
+            elif found is not None and argument.name != "pin_memory":
                 attrs[argument.name] = _attr(found, f"{name} ({node.target}): {argument.name}", self._symbols)
         if sizes:
             attrs["_tensor_list_sizes"] = tuple(sizes)

@@ -1,0 +1,106 @@
+"""Calls ``torch.export``: on models of any device, its complaints as ``IRError``. PyTorch is handed in."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from torch_ir.errors import IRError
+
+
+def export(
+    torch: Any, name: str, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> Any:
+    """The ``ExportedProgram`` of one call. Raises ``IRError`` where there is none, or it would lose state."""
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        try:
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+        except Exception as error:
+            raise IRError(_export_message(name, str(error))) from error
+    for warning in caught:
+        text = str(warning.message)
+        lost = _lost_attributes(model, text)
+        if lost:
+            raise IRError(
+                f"{name}: the module assigns {', '.join(lost)}, which a graph would lose; make it a buffer "
+                "with register_buffer if it is state"
+            )
+        if "assigned during export" not in text and not issubclass(warning.category, FutureWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return program
+
+
+def _lost_attributes(model: Any, warning: str) -> list[str]:
+    """The attributes that PyTorch warns of: tensors that the module sets and that are not registered."""
+    if "assigned during export" not in warning:
+        return []
+    registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    lost = []
+    for path in re.findall(r"self\.[\w.]+(?:\[\w+\])*", warning):
+        value = model
+        for part in re.findall(r"\w+", path.removeprefix("self.")):
+            value = value[int(part)] if isinstance(value, (list, tuple)) else getattr(value, part, None)
+        if id(value) not in registered:
+            lost.append(path)
+    return lost
+
+
+def _export_message(name: str, text: str) -> str:
+    text = text.split("The error above occurred when")[0].strip()
+    text = text if len(text) <= 1000 else f"{text[:1000]}..."
+    if "Constraints violated" in text:
+        return (
+            f"{name}: the module does not work for all sizes that were declared; declare the bounds that it "
+            f"works for, or lift the restriction in the module. {text}"
+        )
+    return f"{name}: PyTorch cannot export this module: {text}"
+
+
+@contextmanager
+def on_cpu(torch: Any, model: Any) -> Iterator[Callable[[Any], Any]]:
+    """While it lasts, a model on another device has tensors without memory on the CPU for its state_dict.
+
+    Yields what makes an example tensor fit it.
+    """
+    held = [*model.parameters(), *model.buffers()]
+    if all(tensor.device.type == "cpu" for tensor in held):
+        yield (
+            lambda tensor: (
+                tensor if tensor.device.type == "cpu" else torch.zeros(tensor.shape, dtype=tensor.dtype)
+            )
+        )
+        return
+    environment = import_module("torch.fx.experimental.symbolic_shapes").ShapeEnv()
+    mode = torch._subclasses.FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+    stand_ins: dict[int, Any] = {}
+
+    def shape_only(tensor: Any) -> Any:
+        with mode:
+            made = torch.empty(tensor.shape, dtype=tensor.dtype)
+        return (
+            torch.nn.Parameter(made, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else made
+        )
+
+    def stand_in(tensor: Any, has_value: bool) -> Any:
+        if id(tensor) not in stand_ins:
+            keep = has_value and tensor.device.type != "meta"
+            stand_ins[id(tensor)] = tensor.cpu() if keep else shape_only(tensor)
+        return stand_ins[id(tensor)]
+
+    swapped: list[tuple[Any, str, Any]] = []
+    try:
+        for module in list(model.modules()):
+            for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    swapped.append((module, key, tensor))
+        for module, key, tensor in swapped:
+            setattr(module, key, stand_in(tensor, key in module._non_persistent_buffers_set))
+        yield shape_only
+    finally:
+        for module, key, tensor in swapped:
+            setattr(module, key, tensor)
