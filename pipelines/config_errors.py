@@ -72,6 +72,8 @@ def _text(detail: ErrorDetails, key: Key, model: type[BaseModel]) -> tuple[str, 
             return f"at least {context.get('min_length', context.get('max_length'))} is needed", key
     if kind in ("int_type", "int_from_float") and "shape" in key:
         return f"expected a whole number or the name of a symbol, found {describe(value)}", key
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"expected text, found {describe(value)}; write it in quotes", key
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, found {describe(value)}", key
     return detail["msg"], key

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 import sysconfig
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
@@ -96,12 +98,19 @@ def observed(root: Path) -> Observed:
 
 def _project_file(name: str, module: ModuleType) -> Path | None:
     """The source of a module of the project or of the models that we ship; None for any other."""
-    path = Path(getattr(module, "__file__", None) or "")
-    if path.suffix != ".py" or not path.is_absolute() or name in ("__main__", "__mp_main__"):
+    file = getattr(module, "__file__", None) or ""
+    shipped = f"{name}.".startswith(f"{_SHIPPED_MODELS}.")
+    ours = name.partition(".")[0] in _OURS and not shipped
+    if not file.startswith(os.sep) or not file.endswith(".py") or ours or name in ("__main__", "__mp_main__"):
         return None
-    path = path.resolve()
-    if f"{name}.".startswith(f"{_SHIPPED_MODELS}."):
-        return path
-    installed = [Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")]
-    elsewhere = name.partition(".")[0] in _OURS or any(path.is_relative_to(folder) for folder in installed)
-    return None if elsewhere or not path.is_file() else path
+    if file.startswith(_installed()) and not shipped:
+        return None
+    path = Path(file).resolve()
+    return path if path.is_file() else None
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """The folders of the standard library and of installed packages."""
+    paths = [sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")]
+    return tuple(f"{folder}{os.sep}" for path in paths for folder in (path, os.path.realpath(path)))

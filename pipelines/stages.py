@@ -14,11 +14,11 @@ from pipelines.config import ModelConfig
 from pipelines.job import Job
 
 
-def _never(config: ModelConfig) -> bool:  # noqa: ARG001
+def _never(config: ModelConfig) -> bool:
     return False
 
 
-def _always(config: ModelConfig) -> bool:  # noqa: ARG001
+def _always(config: ModelConfig) -> bool:
     return True
 
 
@@ -26,7 +26,7 @@ def _weights_are_random(config: ModelConfig) -> bool:
     return config.weights.kind == "random"
 
 
-def _no_files(job: Job) -> tuple[Path, ...]:  # noqa: ARG001
+def _no_files(job: Job) -> tuple[Path, ...]:
     return ()
 
 
@@ -84,7 +84,7 @@ STAGES: tuple[Stage, ...] = (
         makes=("source_weights", "source_info", "dataset"), files=_checkpoint,
         knobs=("weights", "verify.dataset.package", "verify.dataset.version", "verify.dataset.sha256",
                "verify.dataset.files"),
-        code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.packages"),
+        code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.packages", "pipelines.factory"),
         libraries=("torch", "safetensors"), builds_model=_weights_are_random, per_target=False,
     ),
     Stage(
@@ -112,14 +112,16 @@ STAGES: tuple[Stage, ...] = (
         after=("fetch", "extract", "compile", "weights"),
         reads=("source_weights", "dataset", "ir", "npubin", "prepared_weights"), makes=("verify_result",),
         knobs=("verify", "programs", "precision"),
-        code=("npu_runtime", "torch_ir.eager", "torch_ir.ir", "torch_ir.serialize", "pipelines.verify",
-              "pipelines.datasets", "pipelines.metrics", "pipelines.results"),
+        code=("npu_runtime", "torch_ir.eager", "pipelines.verify", "pipelines.first_jump",
+              "pipelines.reference", "pipelines.inputs", "pipelines.datasets", "pipelines.metrics",
+              "pipelines.results", "pipelines.factory"),
         libraries=("torch", "numpy", "pillow"), builds_model=_always, device=True,
     ),
     Stage(
         "bench", "pipelines.bench:run", "measures latency, throughput and every kernel",
         after=("compile", "weights"), reads=("npubin", "prepared_weights"), makes=("bench_result",),
-        knobs=("bench", "programs"), code=("npu_runtime", "pipelines.bench", "pipelines.results"),
+        knobs=("bench", "programs"),
+        code=("npu_runtime", "pipelines.bench", "pipelines.inputs", "pipelines.results"),
         libraries=("numpy", "pyopencl"), device=True, exclusive=True,
     ),
     Stage(

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
@@ -23,6 +23,9 @@ from pipelines.fingerprint import Observed
 from pipelines.job import Job, write_atomic
 from pipelines.stages import STAGES, Stage
 
+if TYPE_CHECKING:
+    import pytest
+
 CONFIG = """\
 description: a toy
 factory: toy_model:make
@@ -34,9 +37,6 @@ programs:
 bench: {repeats: 3}
 default: true
 """
-
-#: A stage's code in place of the real modules, so that a test can edit it.
-PACKAGES = ("toy_build", "toy_build_shared")
 
 
 def without_comments(text: str) -> str:
@@ -52,7 +52,8 @@ class Toy:
     templates: Path
     ran: list[str] = field(default_factory=list)
     alone: dict[str, set[str]] = field(default_factory=dict)
-    device: devices.Found | devices.Absent = devices.Found("toy", "toy:0", "Toy 1.0")
+    device: devices.Found | devices.Absent = field(
+        default_factory=lambda: devices.Found("toy", "toy:0", "1.0"))
     during: dict[str, Callable[[Job], object]] = field(default_factory=dict)
     active: set[str] = field(default_factory=set)
     guard: threading.Lock = field(default_factory=threading.Lock)
@@ -65,7 +66,7 @@ class Toy:
         """One doit command in this process. Returns its exit status."""
         digests.module_files.cache_clear()
         build = Build(self.root, stages=self.stages, launch=self.launch,
-                      find_device=lambda target, root: self.device)  # noqa: ARG005
+                      find_device=lambda target, root: self.device)
 
         def task_build() -> Iterator[object]:
             yield from build.tasks()
@@ -105,7 +106,8 @@ class Toy:
         """Writes outputs made of all that the stage reads; comments in sources leave no trace in them."""
         self.ran.append(stage.name if len(list(self.root.glob("configs/models/*.yaml"))) == 1
                         else f"{stage.name}:{job.config.name}")
-        read = [path.read_text() for artifact in stage.reads for path in job.paths(artifact) if path.is_file()]
+        inputs = [path for artifact in stage.reads for path in job.paths(artifact)]
+        read = [path.read_text() for path in inputs]
         used = [repr(job.config.knob(knob)) for knob in stage.knobs]
         observed = None
         if stage.builds_model(job.config):
@@ -153,7 +155,7 @@ def make_toy(root: Path, monkeypatch: pytest.MonkeyPatch, models: Iterable[str] 
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        os.utime(path, (1e9, 1e9))  # a module that is younger than the stage is taken to have changed under it
+        os.utime(path, (1e9, 1e9))  # a module younger than the stage is taken to have changed under it
     monkeypatch.syspath_prepend(str(root))
     monkeypatch.setattr("npu_compiler.resources.template_root", lambda: root / "templates")
     for name in [name for name in sys.modules if name.startswith("toy_")]:
