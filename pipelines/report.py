@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def run(job: Job) -> None:
     summary."""
     facts = collect(job)
     write_atomic(job.report, render(facts))
-    print_summary(facts)
+    for line in summary(facts):
+        job.say(line)
+    job.say(str(replace(job, staged=frozenset()).report.relative_to(job.root)))
 
 
 def collect(job: Job) -> Facts:
@@ -286,40 +288,48 @@ def shape_text(sizes: Sequence[int]) -> str:
     return "\N{MULTIPLICATION SIGN}".join(map(str, sizes)) or "scalar"
 
 
-def print_summary(facts: Facts) -> None:
-    """A short table for the terminal."""
+def summary(facts: Facts) -> list[str]:
+    """The essentials as lines for the terminal."""
     from rich.console import Console
     from rich.table import Table
 
-    verify, bench = facts.verify, facts.bench
-    table = Table(
-        title=f"{facts.label} on {bench.environment.device}", title_justify="left", show_header=False
-    )
-    table.add_column(style="dim")
-    table.add_column()
+    verify = facts.verify
     weights = str(facts.weights.get("label", facts.weights.get("kind", "unknown")))
-    table.add_row("weights", f"[yellow]{weights}[/]" if facts.weights.get("kind") == "random" else weights)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("device", f"{facts.bench.environment.device}, {facts.bench.environment.threads} threads")
+    table.add_row("weights", weights)
     worst = worst_check(verify)
     if worst is not None:
         table.add_row(
-            "against PyTorch",
-            f"{'[green]agrees' if verify.passed else '[red]differs'}[/], "
+            "accuracy",
+            f"{'agrees with' if verify.passed else 'differs from'} PyTorch, "
             f"relative error {scientific(worst.errors.max_relative)}",
         )
     if verify.accuracy is not None:
         found = verify.accuracy
         table.add_row(
-            "accuracy",
+            "",
             f"top-1 {found.top1}/{found.images}, top-5 {found.top5}/{found.images} "
             f"(PyTorch {found.reference_top1} and {found.reference_top5})",
         )
-    for program in bench.programs:
-        text = (
-            f"{milliseconds(program.median_ms)} (p10 {milliseconds(program.p10_ms)}, "
-            f"p90 {milliseconds(program.p90_ms)}), {si(program.throughput)}/s"
-        )
-        found_change = change(program, facts.history)
-        if found_change is not None:
-            text += f", {found_change['ratio'] * 100:+.1f} %{' (noise)' if found_change['noise'] else ''}"
-        table.add_row(f"latency {program.program}" if len(bench.programs) > 1 else "latency", text)
-    Console().print(table)
+    for program in facts.bench.programs:
+        named = len(facts.bench.programs) > 1
+        table.add_row(f"latency {program.program}" if named else "latency", _latency_text(program, facts))
+    console = Console(width=100, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def _latency_text(program: ProgramBench, facts: Facts) -> str:
+    text = (
+        f"{milliseconds(program.median_ms)} (p10 {milliseconds(program.p10_ms)}, "
+        f"p90 {milliseconds(program.p90_ms)}), {si(program.throughput)}/s"
+    )
+    found = change(program, facts.history)
+    if found is None:
+        return text
+    noise = ", which is noise" if found["noise"] else ""
+    return f"{text}; {found['ratio'] * 100:+.1f} % against the run before{noise}"
