@@ -10,7 +10,7 @@ from torch_ir import example as examples
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, symbol
 from torch_ir.functionalize import Functional, NotSimpleError, base_name, functionalize, live_nodes
-from torch_ir.fx_reader import AutocastError, ReadGraph, read_graph, spec_of
+from torch_ir.fx_reader import ReadGraph, read_graph, spec_of
 from torch_ir.ir import IR, Constant, Node, Output, State, TensorSpec
 from torch_ir.source_lines import source_line
 
@@ -104,12 +104,12 @@ class _Extraction:
                 for name, public in self._names.items()
                 if result.now(public) != public
             }
-        except (NotSimpleError, AutocastError):
+        except NotSimpleError:
             self._use(decompose.make_functional(self._program))
-            graph = self._graph(symbols)
-            _check_inference(self._name, graph.nodes)
-            nodes = decompose.restore_composites(graph.nodes, graph.outputs)
             try:
+                graph = self._graph(symbols)
+                _check_inference(self._name, graph.nodes)
+                nodes = decompose.restore_composites(graph.nodes, graph.outputs)
                 result = functionalize(nodes, graph.specs, list(self._names.values()), [])
             except NotSimpleError as error:
                 raise IRError(f"{self._name}: {error}; write it without the in-place operation") from None

@@ -78,7 +78,7 @@ def is_in_place(op: str) -> bool:
     return (
         (base.endswith("_") and not dunder)
         or (dunder and base.startswith("__i") and base != "__invert__")
-        or (op.rsplit(".", 1)[-1].endswith("out"))
+        or op.endswith((".out", "_out"))
     )
 
 

@@ -9,14 +9,11 @@ from typing import Any
 
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, maximum, minimum
+from torch_ir.functionalize import IDENTITIES, NotSimpleError, base_name, is_in_place
 from torch_ir.ir import ITEM_SIZE, Attr, Node, TensorSpec
 
 #: Regions that only set a mode while they run; their content belongs to the graph around them.
 _REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
-
-
-class AutocastError(Exception):
-    """An autocast region is on: its casts are not in the graph yet."""
 
 
 @dataclass
@@ -34,7 +31,7 @@ def read_graph(
     """The graph of ``program``.
 
     ``names`` gives the value name of each placeholder, ``symbols`` the size of each of PyTorch's symbols, and
-    ``locate`` the source line of a graph node. Raises ``IRError`` and ``AutocastError``.
+    ``locate`` the source line of a graph node. Raises ``IRError`` and ``NotSimpleError``.
     """
     reader = _Reader(names, symbols, locate)
     outputs = reader.graph(program.graph_module, None)
@@ -162,10 +159,13 @@ class _Reader:
     def _region(self, node: Any, region: str, values: Mapping[Any, Any]) -> list[Any]:
         at = _REGIONS[region]
         if region == "wrap_with_autocast" and node.args[2]:
-            raise AutocastError
+            raise NotSimpleError("an autocast region is on: its casts are not in the graph yet")
         return self.graph(values[node.args[at]], [_look_up(arg, values) for arg in node.args[at + 1 :]])
 
     def _operation(self, node: Any, value: Any, tensors: list[Any], values: Mapping[Any, Any]) -> Any:
+        op = str(node.target)
+        if node.target._schema.is_mutable and not is_in_place(op) and base_name(op) not in IDENTITIES:
+            raise NotSimpleError(f"{node.name} ({node.target}) changes its arguments")
         name = self._fresh(node.name)
         outputs = (
             (name,)

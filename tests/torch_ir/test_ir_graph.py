@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from test_ir_file import sample
 
 from torch_ir import IR, IRError
-from torch_ir.functionalize import VIEWS, NotSimpleError, functionalize, live_nodes
+from torch_ir.functionalize import VIEWS, NotSimpleError, functionalize, is_in_place, live_nodes
 from torch_ir.ir import Node, Output, State, TensorSpec, verify
 from torch_ir.printer import from_text, node_text, to_text
-from torch_ir.states import share_states
 
 F32 = TensorSpec((2,), "float32")
 
@@ -131,6 +132,28 @@ def test_text_refusals(old: str, new: str, message: str) -> None:
         from_text(text.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        ("aten.relu_.default", True),
+        ("aten.exp.out", True),
+        ("aten.topk.values_out", True),
+        ("aten.__ior__.Tensor", True),
+        ("aten.__or__.Tensor", False),
+        ("aten.to.dtype_layout", False),
+        ("aten.detach_.default", False),
+        ("aten.conv2d.default", False),
+    ],
+)
+def test_in_place_by_name(op: str, expected: bool) -> None:
+    assert is_in_place(op) == expected
+
+
+def test_what_is_in_place_by_name_is_so_for_pytorch() -> None:
+    found = [schema.is_mutable for op, schema in schemas() if is_in_place(op)]
+    assert len(found) > 500 and all(found)
+
+
 def run(nodes: list[Node], outputs: list[str]) -> tuple[list[str], list[str]]:
     specs = {"x": F32, "b": F32} | {item.name: item.out for item in nodes}
     result = functionalize(nodes, specs, ["x", "b"], outputs)
@@ -225,44 +248,23 @@ def test_live_nodes_keep_what_results_need() -> None:
     assert [item.name for item in live_nodes(nodes, ["c"])] == ["a", "c"]
 
 
-def test_all_views_of_pytorch_are_known() -> None:
-    found = set()
+def schemas() -> Iterator[tuple[str, Any]]:
     for name in torch._C._dispatch_get_all_op_names():
         namespace, _, rest = name.partition("::")
         base, _, overload = rest.partition(".")
-        if namespace != "aten" or base.startswith("_"):
-            continue
-        operation = getattr(getattr(torch.ops.aten, base), overload or "default", None)
-        if (
-            operation is not None
-            and not operation._schema.is_mutable
-            and any(value.alias_info is not None for value in operation._schema.returns)
-        ):
-            found.add(base)
+        if namespace == "aten":
+            packet = getattr(torch.ops.aten, base, None)
+            operation = getattr(packet, overload or "default", None)
+            if operation is not None:
+                yield f"aten.{base}.{overload or 'default'}", operation._schema
+
+
+def test_all_views_of_pytorch_are_known() -> None:
+    found = {
+        op.split(".")[1]
+        for op, schema in schemas()
+        if not schema.is_mutable and any(value.alias_info is not None for value in schema.returns)
+    }
+    found = {base for base in found if not base.startswith("_")}
     assert len(found) > 50
     assert found - VIEWS == {"alias", "detach", "lift_fresh"}
-
-
-def test_programs_share_states() -> None:
-    spec = TensorSpec((2,), "float32")
-    writer = IR("w", {"x": spec}, (Output("y", "x"),), (), states={"b_c": State("cache", spec, "x")})
-    reader = replace(
-        sample(),
-        constants={
-            "b_cache": replace(sample().constants["c_at"], spec=spec, data=bytes(8), key="cache"),
-            "c_at": sample().constants["c_at"],
-        },
-    )
-    weighted = IR("k", {}, (Output("y", "b_c"),), (), {"cache": spec}, {"b_c": "cache"})
-    shared = share_states({"write": writer, "read": reader, "weight": weighted})
-    assert shared["write"] == writer
-    assert shared["read"].states["b_cache"] == State("cache", spec)
-    assert list(shared["read"].constants) == ["c_at"]
-    assert (
-        shared["weight"].states == {"b_c": State("cache", spec)} and not shared["weight"].weight_name_mapping
-    )
-    other = replace(
-        writer, states={"b_c": State("cache", F32 if spec != F32 else TensorSpec((3,), "float32"), None)}
-    )
-    with pytest.raises(IRError, match="state cache is"):
-        share_states({"write": writer, "other": other})
