@@ -45,6 +45,7 @@ class Work:
     device: str | None
     threads: int
     seed: int = 0
+    root: str = str(ROOT)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def open_npubin(work: Work) -> tuple[Step, str]:
     job = job_of(work)
     for path in (job.npubin("main"), job.prepared_weights):
         if not path.is_file():
-            raise PeerError(f"{path.relative_to(ROOT)} is missing; build it: doit weights:{work.model}")
+            raise PeerError(f"{path.relative_to(work.root)} is missing; build it: doit weights:{work.model}")
     device = Device(work.device, threads=work.threads)
     program = CompiledProgram.load(job.npubin("main"))
     executor = Executor(program, device)
@@ -143,13 +144,14 @@ def job_of(work: Work) -> Any:
     from pipelines.config import find_config
     from pipelines.job import Job
 
-    config = find_config(ROOT, work.model)
+    root = Path(work.root)
+    config = find_config(root, work.model)
     if list(config.programs) != ["main"]:
         raise PeerError(
             f"{work.model} has the programs {', '.join(config.programs)}; only models with one "
             "program called main can be compared"
         )
-    return Job(ROOT, config, work.target)
+    return Job(root, config, work.target)
 
 
 def reference_of(work: Work) -> Any:
@@ -159,7 +161,7 @@ def reference_of(work: Work) -> Any:
     job = job_of(work)
     if not job.source_weights.is_file():
         raise PeerError(
-            f"{job.source_weights.relative_to(ROOT)} is missing; build it: doit fetch:{work.model}"
+            f"{job.source_weights.relative_to(work.root)} is missing; build it: doit fetch:{work.model}"
         )
     return Reference(job.config, job.source_weights)
 
@@ -177,7 +179,7 @@ def onnx_file(work: Work) -> Path:
     from pipelines.results import file_digest
 
     digest = file_digest(job_of(work).source_weights)[:16]
-    path = ROOT / "artifacts" / ".peers" / f"{work.model}-{digest}.onnx"
+    path = Path(work.root) / "artifacts" / ".peers" / f"{work.model}-{digest}.onnx"
     if not path.is_file():
         import torch
 

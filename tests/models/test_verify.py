@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks.peers import PeerError, Work, compare
 from npu_runtime.device import list_devices
 from npu_runtime.program import Transform
 from npu_runtime.weight_loader import prepare_file
@@ -144,6 +145,17 @@ def test_bench_and_report_of_two_programs(counter: Job) -> None:
     assert "How long does decode take?" in html
     assert 'total</code> <span class="muted">state</span>' in html
     assert [set(line.programs) for line in read_history(counter.history)] == [{"prefill", "decode"}]
+
+
+def test_peers_take_turns_on_the_same_work(tiny: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    work = Work("tiny", "cpu", tiny.selector, 1, root=str(tiny.root))
+    ours, theirs = compare(work, ("npubin", "pytorch"), rounds=2, repeats=3, warmup=1)
+    assert (ours.peer, ours.ratio, theirs.peer) == ("npubin", 1.0, "pytorch")
+    assert len(ours.samples) == len(theirs.samples) == 6
+    assert theirs.ratio == pytest.approx(ours.median / theirs.median)
+    with pytest.raises(PeerError, match=r"artifacts/tiny/gpu/main\.npubin is missing.*doit weights:tiny"):
+        compare(Work("tiny", "gpu", None, 1, root=str(tiny.root)), ("npubin",), 1, 1, 1)
 
 
 def chain(*ops: str) -> IR:
