@@ -60,7 +60,7 @@ def job_of(name: str, root: Path) -> Job:
     return Job(root, config, target or config.target)
 
 
-def _validate(options: argparse.Namespace, root: Path) -> int:  # noqa: ARG001
+def _validate(options: argparse.Namespace, root: Path) -> int:
     configs = load_configs(root)
     names = ", ".join(configs) or "there are none in configs/models"
     print(f"{len(configs)} configurations are valid: {names}")
@@ -106,7 +106,7 @@ def _compile(options: argparse.Namespace, root: Path) -> int:
     return 0
 
 
-def _device(options: argparse.Namespace, root: Path) -> int:  # noqa: ARG001
+def _device(options: argparse.Namespace, root: Path) -> int:
     print(json.dumps(asdict(devices.find(options.target))))
     return 0
 

@@ -37,6 +37,8 @@ class Reporter:
         if not task.actions:
             return
         reasons = self.session.reasons.get(task.name, ())
+        if not reasons:
+            return  # it fails at once, and says why
         more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
         self._write(f"{task.name}: runs, since {'; '.join(reasons[:MAX_REASONS])}{more}")
         self._watch()

@@ -19,7 +19,7 @@ from pipelines.doit_ext.launch import launch_child
 from pipelines.doit_ext.reporter import Reporter
 from pipelines.doit_ext.session import FindDevice, Launcher, Running, Session
 from pipelines.execute import clean
-from pipelines.fingerprint import Verdict, check
+from pipelines.fingerprint import check
 from pipelines.job import Job
 from pipelines.stages import STAGES, Stage
 
@@ -75,7 +75,8 @@ def task_name(stage: Stage, config: ModelConfig, target: str) -> str:
 
 
 class Work:
-    """One task. Called, it says whether the task is up to date; its text says why not."""
+    """One task. Called, it says whether there is nothing to do: its outputs stand, or its device is absent
+    and the command line does not name it. Its text says why there is."""
 
     def __init__(self, session: Session, stage: Stage, config: ModelConfig, target: str,
                  after: tuple[str, ...]) -> None:
@@ -85,27 +86,26 @@ class Work:
         self._reasons: tuple[str, ...] = ()
 
     def __call__(self) -> bool:
-        verdict = self.verdict()
+        absent = self._absence()
+        if absent is not None:
+            self._reasons = (absent,)
+            if self.session.named is None or self.name in self.session.named:
+                return False
+            self.session.skipped[self.name] = absent
+            return True
+        verdict = check(self.stage, self.job, self.session.digests)
         self._reasons = self.session.reasons[self.name] = verdict.reasons
-        return verdict.current or self.name in self.session.skipped
+        return verdict.current
 
     def __repr__(self) -> str:
         return "; ".join(self._reasons) or "up to date by content"
 
-    def verdict(self) -> Verdict:
-        """Whether the outputs stand. Notes in the session if the task is skipped: where its device is
-        absent and nothing on the command line names it."""
-        session = self.session
-        found = session.device(self._job.target) if self.stage.device else None
-        absent = found.remedy if isinstance(found, devices.Absent) else None
-        for name in self.after:
-            if name in session.skipped:
-                absent = absent or f"{name} was skipped"
-        if absent is not None:
-            if session.named is not None and self.name not in session.named:
-                session.skipped[self.name] = absent
-            return Verdict((absent,))
-        return check(self.stage, self.job, session.digests)
+    def _absence(self) -> str | None:
+        """Why the stage cannot run here: its device is absent, or a task before it was skipped for that."""
+        found = self.session.device(self._job.target) if self.stage.device else None
+        if isinstance(found, devices.Absent):
+            return found.remedy
+        return next((f"{name} was skipped" for name in self.after if name in self.session.skipped), None)
 
     @property
     def job(self) -> Job:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from pipelines import devices, fingerprint
 from pipelines import execute as execute_module
 from pipelines.config import load_config
 from pipelines.execute import StageError, execute
+from pipelines.fingerprint import Observed
 from pipelines.job import Job
 from pipelines.stages import STAGES, Stage
 
@@ -316,3 +319,42 @@ def test_a_stage_names_the_modules_of_pipelines_that_it_imports(stage: Stage) ->
                   for alias in node.names]
         waiting += [name for name in names if name not in found and name.split(".")[1] not in FRAME]
     assert found <= set(stage.code)
+
+
+def test_a_second_build_waits_for_the_first_and_uses_its_result(
+        toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, waiting = threading.Event(), threading.Event()
+    real = fcntl.flock
+
+    def flock(file: object, kind: int) -> None:
+        if not kind & fcntl.LOCK_NB:
+            waiting.set()
+        real(file, kind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(execute_module.fcntl, "flock", flock)
+    job = Job(toy.root, load_config(toy.root / YAML, toy.root), "cpu")
+
+    def run(staged: Job) -> Observed | None:
+        started.set()
+        assert waiting.wait(20)
+        return toy.stub(toy.stages[1], staged)
+
+    first = threading.Thread(target=execute, args=(toy.stages[1], job, run))
+    first.start()
+    assert started.wait(20)
+    execute(toy.stages[1], job, run)
+    first.join()
+    assert toy.ran == ["extract"]
+
+
+def test_a_build_that_was_killed_leaves_no_trace(toy: Toy) -> None:
+    toy.build("extract")
+    folder = toy.root / ARTIFACTS
+    staging = folder / ".staging" / "compile@cpu" / "cpu"
+    staging.mkdir(parents=True)
+    (staging / "main.npubin").write_text("half")
+    (folder / "cpu").mkdir()
+    (folder / "cpu" / "main.npubin").write_text("moved before the record was written")
+    assert toy.build("compile") == ["compile"]
+    assert "half" not in (folder / "cpu" / "main.npubin").read_text()
+    assert not list((folder / ".staging").iterdir())
