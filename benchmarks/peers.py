@@ -330,10 +330,12 @@ def check_results(work: Work, children: Sequence[Child], tolerance: float = 1e-3
 
 def show(work: Work, times: Sequence[Times]) -> None:
     """A table for the terminal."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{work.model}, {work.threads} threads", title_justify="left")
+    title = f"{work.model}, {work.threads} threads"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for column in ("peer", "version", "median ms", "p10", "p90", "npubin / peer"):
         table.add_column(column, justify="left" if column in ("peer", "version") else "right", no_wrap=True)
     for row in sorted(times, key=lambda row: row.median):

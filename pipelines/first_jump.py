@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: A value's error jumps if it is so many times that of everything it is made of.
 JUMP = 10.0
-#: Errors below this, relative to the largest value, are rounding.
-ROUNDING = 1e-6
+#: Errors up to this, relative to the largest value, are float32's rounding.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,19 @@ def first_jump(
         if value in expected:
             stats = error_stats(found[output.name], expected[value].float().numpy())
             errors[value] = float("inf") if stats.mismatched else stats.max_relative
-    return find_jump(ir, errors)
+    return find_jump(ir, errors, floor=max(ROUNDING, job.config.verify.max_relative_error / 10))
 
 
-def find_jump(ir: IR, errors: Mapping[str, float]) -> Jump | None:
-    """The first node with an output in ``errors`` (value -> relative error) that is above rounding and
-    above ``JUMP`` times the errors of what it is made of; values that are not in ``errors`` pass on what
-    they read."""
+def find_jump(ir: IR, errors: Mapping[str, float], floor: float = ROUNDING) -> Jump | None:
+    """The first node with an output in ``errors`` (value -> relative error) that is above ``floor`` and above
+    ``JUMP`` times the errors of what it is made of; values that are not in ``errors`` pass on what they
+    read."""
     carried: dict[str, float] = {}
     for node in ir.nodes:
         before = max((carried.get(value, 0.0) for value in node.inputs if value is not None), default=0.0)
         known = [errors[value] for value in node.outputs if value in errors]
         error = max(known, default=before)
-        if known and error > max(ROUNDING * JUMP, before * JUMP):
+        if known and error > max(floor, before * JUMP):
             return _jump(node, error, before)
         carried.update(dict.fromkeys(node.outputs, error))
     return None

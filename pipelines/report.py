@@ -40,6 +40,16 @@ class Facts:
     history: tuple[HistoryLine, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def random(self) -> bool:
+        """Whether the weights are random, so that no answer of the model means anything."""
+        return self.weights.get("kind") == "random"
+
+    @property
+    def judged(self) -> bool:
+        """Whether the model's answers can be right: trained weights, and images with labels."""
+        return not self.random and any(image.label is not None for image in self.verify.images)
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -113,10 +123,10 @@ def render(facts: Facts) -> str:
         facts=facts,
         verify=facts.verify,
         bench=facts.bench,
-        random=facts.weights.get("kind") == "random",
+        random=facts.random,
         programs=[program_view(program, facts.history) for program in facts.bench.programs],
         worst=worst_check(facts.verify),
-        previous=facts.history[:-1],
+        judged=facts.judged,
     )
 
 
@@ -307,7 +317,10 @@ def summary(facts: Facts) -> list[str]:
             f"{'agrees with' if verify.passed else 'differs from'} PyTorch, "
             f"relative error {scientific(worst.errors.max_relative)}",
         )
-    if verify.accuracy is not None:
+    if verify.accuracy is not None and not facts.judged:
+        found = verify.accuracy
+        table.add_row("", f"the same class as PyTorch on {found.agree_top1} of {found.images} images")
+    elif verify.accuracy is not None:
         found = verify.accuracy
         table.add_row(
             "",

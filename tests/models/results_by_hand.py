@@ -54,7 +54,7 @@ def line(when: str, median: float, digest: str = "d" * 64, device: str = "Toy CP
     )
 
 
-def image(file: str, label: int, expected: int, found: int) -> ImageCheck:
+def image(file: str, label: int | None, expected: int, found: int) -> ImageCheck:
     return ImageCheck(
         file, label, (Guess(expected, 0.9),), (Guess(found, 0.8),), 1e-6, "data:image/jpeg;base64,AAAA"
     )

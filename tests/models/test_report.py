@@ -116,6 +116,17 @@ def test_images_are_listed_one_by_one() -> None:
     assert sum(tag == "img" for tag, name, _ in found.attributes if name == "src") == 2
 
 
+def test_images_prove_only_agreement_with_random_weights_or_without_labels() -> None:
+    for found in (
+        facts(kind="random", images=(image("a_1.jpg", 1, 1, 1),)),
+        facts(kind="package", images=(image("a.jpg", None, 1, 1),)),
+    ):
+        text = Page(render(found)).text
+        assert "Top-1 accuracy" not in text and "In top 5" not in text
+        assert "Same class as PyTorch 1 / 1" in text
+        assert any("same class as PyTorch on 1 of 1 images" in line for line in summary(found))
+
+
 def test_nothing_is_loaded_from_outside() -> None:
     html = render(
         facts(images=(image("a_1.jpg", 1, 1, 1),), history=(line("before", 26.0), line("now", 25.75)))
@@ -199,9 +210,13 @@ def test_numbers_are_written_with_their_units(text: str, expected: str) -> None:
 
 
 def test_the_summary_says_the_essentials() -> None:
-    found = facts(images=(image("a.jpg", 1, 1, 1),), history=(line("before", 50.0), line("now", 25.75)))
+    found = facts(
+        kind="package",
+        images=(image("a.jpg", 1, 1, 1),),
+        history=(line("before", 50.0), line("now", 25.75)),
+    )
     text = "\n".join(summary(found))
-    for part in ("Toy CPU", "random weights", "agrees with PyTorch", "top-1 1/1", "25.8 ms", "-48.5 %"):
+    for part in ("Toy CPU", "weights.pth", "agrees with PyTorch", "top-1 1/1", "25.8 ms", "-48.5 %"):
         assert part in text
 
 
