@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -84,6 +85,7 @@ def _run_stage(options: argparse.Namespace, root: Path) -> int:
     if options.stage not in stages:
         raise ConfigError(f"there is no stage {options.stage}{suggest(options.stage, stages)}")
     stage = stages[options.stage]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that staging is cleaned up
     job = replace(job_of(options.model, root), watched=options.watched)
     if stage.device:
         job = devices.on(job, devices.find(job.target))

@@ -27,9 +27,9 @@ def launch_child(stage: Stage, job: Job, running: Running) -> str | None:
         try:
             printed = _follow(child, running)
             code = child.wait()
-        except BaseException:
+        except KeyboardInterrupt:
             child.terminate()
-            raise
+            raise SystemExit(128 + signal.SIGINT) from None
         errors.seek(0)
         said = errors.read()
     if debug_level() >= 1:

@@ -97,6 +97,8 @@ class Reporter:
             self._live.stop()
         for text in self.errors:
             self._write(text)
+        if self.session.running:
+            self._write(f"interrupted: {', '.join(self.session.running)}")
         told = ", ".join(f"{count} {what}" for what, count in self.counts.items() if count)
         self._write(f"{told or 'nothing to do'} ({time.monotonic() - self.started:.1f} s)")
 
