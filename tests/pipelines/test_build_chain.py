@@ -241,3 +241,13 @@ def test_a_wrong_factory_is_one_message(tmp_path: Path, factory: str, message: s
         for name in ("nets", "nets_helper"):
             sys.modules.pop(name, None)
     assert str(error.value) == message
+
+
+def test_the_build_itself_loads_neither_torch_nor_opencl(project: Project) -> None:
+    code = ("import sys; from doit.doit_cmd import DoitMain; DoitMain().run(['list', '--all', '-s']); "
+            "print('loaded', sorted({'torch', 'pyopencl', 'jinja2', 'numpy'} & set(sys.modules)))")
+    path = f"{REPOSITORY / 'npu'}{os.pathsep}{REPOSITORY}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.root, capture_output=True, text=True,
+                          check=False, env={**os.environ, "PYTHONPATH": path})
+    assert "compile:memory" in done.stdout, done.stderr
+    assert done.stdout.endswith("loaded []\n"), done.stdout[-200:]
