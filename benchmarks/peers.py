@@ -34,6 +34,11 @@ REFERENCE = "pytorch"
 OURS = "npubin"
 #: Runs at the start of each turn that do not count: caches and clocks settle.
 SETTLE = 1
+#: Columns that the table needs.
+WIDTH = 92
+#: Other work on the machine, in busy cores, above which figures mislead: thread pools that spin (PyTorch's OpenMP
+#: above all) lose far more to it than those that sleep.
+BUSY = 0.5
 
 
 @dataclass(frozen=True)
@@ -347,7 +352,7 @@ def show(work: Work, times: Sequence[Times]) -> None:
             ratio = f"[{colour}]{row.ratio:.2f}[/] ({row.ratio_low:.2f} to {row.ratio_high:.2f})"
         milliseconds = (f"{value:.2f}" for value in (row.median, row.p10, row.p90))
         table.add_row(name, row.version, *milliseconds, ratio)
-    Console().print(table)
+    Console(width=max(WIDTH, Console().width)).print(table)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -372,6 +377,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := wanted - PEERS.keys():
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; choose from {', '.join(PEERS)}")
     names = [name for name in PEERS if name in wanted | {OURS}]
+    if (load := os.getloadavg()[0]) > BUSY:
+        print(f"warning: other work keeps {load:.1f} cores busy; figures may mislead", file=sys.stderr)
     results = {}
     try:
         for model in options.models:
