@@ -36,8 +36,8 @@ OURS = "npubin"
 SETTLE = 1
 #: Columns that the table needs.
 WIDTH = 92
-#: Busy cores of other work above which figures mislead: thread pools that spin (PyTorch's OpenMP above all) lose
-#: far more to it than those that sleep.
+#: Busy cores of other work above which figures mislead: thread pools that spin (PyTorch's OpenMP above all)
+#: lose far more to it than those that sleep.
 BUSY = 0.5
 
 
