@@ -116,7 +116,6 @@ class VerifyResult(Record, frozen=True):
     environment: Environment
     programs: dict[str, str]
     dataset: str = ""
-    class_names: dict[str, str] = {}
     images: tuple[ImageCheck, ...] = ()
     accuracy: Accuracy | None = None
 
