@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from npu_compiler.dtypes import SHORT
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError
 from npu_compiler.lowering import Builder
-from npu_compiler.ops import load_all
+from npu_compiler.ops import Lowering, load_all
 from npu_compiler.target import Target
-from torch_ir.ir import IR, Node, State
+from torch_ir.ir import IR, Node, Output, State, TensorSpec
 
 
 def lower(ir: IR, target: Target) -> IR:
@@ -16,12 +18,25 @@ def lower(ir: IR, target: Target) -> IR:
 
     Raises ``UnsupportedOpError`` with all nodes that nothing claims or that a lowering refuses.
     """
+    lowered, refusals = lower_known(ir)
+    if refusals:
+        raise UnsupportedOpError(ir.name, refusals)
+    return lowered
+
+
+def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
+    """``lower`` for the nodes that can be, and why the others cannot.
+
+    What a refused node makes is an input of the graph that comes back; what nodes make for it is an output.
+    """
     ops, lowerings = load_all()
     specs = ir.values()
     taken = set(specs) | {node.name for node in ir.nodes}
     aliases: dict[str, str] = {}
     nodes: list[Node] = []
     refusals: list[Refusal] = []
+    lost: dict[str, TensorSpec] = {}
+    wanted: dict[str, None] = {}
     for extracted in ir.nodes:
         node = replace(
             extracted,
@@ -31,38 +46,46 @@ def lower(ir: IR, target: Target) -> IR:
         if node.op in ops:
             nodes.append(node)
             continue
-        if node.op not in lowerings:
-            refusals.append(
-                Refusal(
-                    node.name,
-                    node.op,
-                    "no lowering knows this operation",
-                    node.loc,
-                    "rewrite it with supported operations, or run it in a fallback part",
-                )
-            )
-            continue
         builder = Builder(node, specs, taken)
         try:
-            results = lowerings[node.op](builder, node)
+            results = _lowering(node, specs, lowerings)(builder, node)
         except Unsupported as error:
             refusals.append(Refusal(node.name, node.op, error.reason, node.loc, error.remedy))
+            lost.update(zip(node.outputs, node.outs, strict=True))
+            wanted.update((value, None) for value in node.inputs if value is not None)
             continue
         made, renamed = builder.finish([results] if isinstance(results, str) else list(results))
         nodes += made
         specs.update((output, spec) for n in made for output, spec in zip(n.outputs, n.outs, strict=True))
         aliases.update({original: aliases.get(value, value) for original, value in renamed.items()})
-    if refusals:
-        raise UnsupportedOpError(ir.name, tuple(refusals))
-    return replace(
-        ir,
-        nodes=tuple(nodes),
-        outputs=tuple(
-            replace(output, value=aliases.get(output.value, output.value)) for output in ir.outputs
-        ),
-        states={name: _renamed(state, aliases) for name, state in ir.states.items()},
+    outputs = [replace(output, value=aliases.get(output.value, output.value)) for output in ir.outputs]
+    if lost:
+        produced = {output for node in nodes for output in node.outputs}
+        outputs = [output for output in outputs if output.value not in lost]
+        outputs += [Output(f"{value}:read by a refused node", value) for value in wanted if value in produced]
+    states = {name: _renamed(state, aliases, lost) for name, state in ir.states.items()}
+    lowered = replace(
+        ir, inputs={**ir.inputs, **lost}, nodes=tuple(nodes), outputs=tuple(outputs), states=states
     )
+    return lowered, tuple(refusals)
 
 
-def _renamed(state: State, aliases: dict[str, str]) -> State:
-    return state if state.update is None else replace(state, update=aliases.get(state.update, state.update))
+def _lowering(
+    node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[str, Lowering]
+) -> Lowering:
+    if node.op not in lowerings:
+        raise Unsupported(
+            "no lowering knows this operation",
+            "rewrite it with supported operations, or run it in a fallback part",
+        )
+    dtypes = [specs[value].dtype for value in node.inputs if value is not None]
+    for dtype in (*dtypes, *(spec.dtype for spec in node.outs)):
+        if dtype not in SHORT:
+            raise Unsupported(f"values of dtype {dtype}", f"use one of {', '.join(SHORT)}")
+    return lowerings[node.op]
+
+
+def _renamed(state: State, aliases: dict[str, str], lost: dict[str, TensorSpec]) -> State:
+    if state.update is None:
+        return state
+    return replace(state, update=None if state.update in lost else aliases.get(state.update, state.update))
