@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from npu_compiler import memory
+from npu_compiler.coverage import refusals
 from npu_compiler.emit import Emitted, Emitter, Options
-from npu_compiler.errors import CompileError
+from npu_compiler.errors import CompileError, UnsupportedOpError
 from npu_compiler.pipeline import run_passes
 from npu_compiler.render import PRELUDE, render, template_closure
 from npu_compiler.select import BufferUse, KernelCall, ScalarUse
@@ -96,11 +97,17 @@ def compile_with_report(
     graph = load_graph(ir)
     graph.verify()
     device = load_target(target)
-    lowered, dumps = run_passes(graph, device, start_after=start_after)
-    if expose_values:
-        lowered = _expose(lowered)
-    emitter = Emitter(lowered, device, Options(winograd=winograd))
-    emitter.run()
+    try:
+        lowered, dumps = run_passes(graph, device, start_after=start_after)
+        if expose_values:
+            lowered = _expose(lowered)
+        emitter = Emitter(lowered, device, Options(winograd=winograd))
+        emitter.run()
+    except UnsupportedOpError as error:
+        # it knows the nodes that one stage of the compiler refuses; a reader wants all of them at once
+        raise UnsupportedOpError(
+            graph.name, (start_after is None and refusals(graph, device)) or error.refusals
+        ) from None
     emitted = emitter.result()
     built = assemble(lowered, emitted, device, program)
     templates = template_closure([PRELUDE, *(call.template for call in emitted.calls)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from npu_compiler import pointwise, views
@@ -16,7 +16,7 @@ from npu_compiler.views import View, place
 from npu_compiler.weights import Pack, Transforms, constant_exprs
 from npu_runtime.program import Transform
 from torch_ir.expr import Dim, bounds_of, gcd_of, symbol, symbols_of
-from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, TensorSpec
+from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, Output, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Emitter:
         self._producers = {output: node for node in ir.nodes for output in node.outputs}
         self._transforms = Transforms()
         self._direct = self._direct_outputs()
+        self._refusals: dict[str, Refusal] = {}
 
     # -- values
     # -----------------------------------------------------------------------------------------------------
@@ -184,21 +185,33 @@ class Emitter:
     # --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        refusals: list[Refusal] = []
+        """Emits every node. Raises ``UnsupportedOpError`` with all nodes that cannot be emitted."""
         for node in self.ir.nodes:
-            if all(output in self._constants for output in node.outputs):
-                continue
-            op = op_def(node.op)
-            try:
-                if op.emit is not None:
-                    op.emit(self, node)
-                elif op.alias is None:
-                    pointwise.emit(self, node)
-            except Unsupported as error:
-                refusals.append(Refusal(node.name, node.op, error.reason, node.loc, error.remedy))
-        if refusals:
-            raise UnsupportedOpError(self.ir.name, tuple(refusals))
+            if not all(output in self._constants for output in node.outputs):
+                self._attempt(node, self._emit, node)
         self._finish()
+        if self._refusals:
+            raise UnsupportedOpError(self.ir.name, tuple(self._refusals.values()))
+
+    def _emit(self, node: Node) -> None:
+        op = op_def(node.op)
+        if op.emit is not None:
+            op.emit(self, node)
+        elif op.alias is None:
+            pointwise.emit(self, node)
+
+    def _attempt(self, node: Node, work: Callable[..., None], *args: object) -> None:
+        """Does ``work(*args)`` for ``node``. A refusal is kept, and what reads the node goes on as if it had
+        memory."""
+        try:
+            work(*args)
+        except Unsupported as error:
+            origin = node.origin or (node.name,)
+            refusal = Refusal(node.name, node.op, error.reason, node.loc, error.remedy, origin)
+            self._refusals.setdefault(node.name, refusal)
+            for index, output in enumerate(node.outputs):
+                if output not in self._views:
+                    self.output(node, index)
 
     def _find(self, value: str) -> View:
         spec = self._specs[value]
@@ -243,30 +256,34 @@ class Emitter:
     def _finish(self) -> None:
         """Copies to outputs that no kernel wrote itself; then states take their new values, all reads being
         done."""
-        results = Node("outputs", "copy", (), (), ())
         for output in self.ir.outputs:
             if self._direct.get(output.value) != output.name:
-                spec = replace(self._specs[output.value], layout="row")
-                self.buffers[f"output:{output.name}"] = BufferInfo("output", output.name, spec.nbytes)
-                source = self.view(output.value)
-                self.copy(source, place(f"output:{output.name}", spec), self._origin(output.value, results))
+                self._attempt(self._origin(output.value), self._copy_output, output)
         pending: list[tuple[View, View, Node]] = []
         for placeholder, state in self.ir.states.items():
-            target = self._state(placeholder)
-            if state.update is None or state.update == placeholder:
-                continue
-            source = self.view(state.update)
-            node = self._origin(state.update, results)
-            if self.buffers[source.buffer].kind == "state":
-                held = self.scratch(f"{placeholder}:next", source.spec)
-                self.copy(source, held, node)
-                source = held
-            pending.append((source, target, node))
+            self._state(placeholder)
+            if state.update is not None and state.update != placeholder:
+                self._attempt(self._origin(state.update), self._hold, placeholder, state.update, pending)
         for source, target, node in pending:
-            self.copy(source, target, node)
+            self._attempt(node, self.copy, source, target, node)
 
-    def _origin(self, value: str, otherwise: Node) -> Node:
-        return self._producers.get(value, otherwise)
+    def _copy_output(self, output: Output) -> None:
+        spec = replace(self._specs[output.value], layout="row")
+        self.buffers[f"output:{output.name}"] = BufferInfo("output", output.name, spec.nbytes)
+        source = self.view(output.value)
+        self.copy(source, place(f"output:{output.name}", spec), self._origin(output.value))
+
+    def _hold(self, placeholder: str, value: str, pending: list[tuple[View, View, Node]]) -> None:
+        """Adds the copy that gives a state its new value; its source is no state's memory."""
+        source, target, node = self.view(value), self._state(placeholder), self._origin(value)
+        if self.buffers[source.buffer].kind == "state":
+            held = self.scratch(f"{placeholder}:next", source.spec)
+            self.copy(source, held, node)
+            source = held
+        pending.append((source, target, node))
+
+    def _origin(self, value: str) -> Node:
+        return self._producers.get(value) or Node(value, "copy", (), (), (), origin=("outputs",))
 
     def result(self) -> Emitted:
         used = {use.buffer for call in self.calls for use in call.args if isinstance(use, BufferUse)}

@@ -18,6 +18,8 @@ class Refusal:
     reason: str
     loc: str = ""
     remedy: str = ""
+    origin: tuple[str, ...] = ()
+    """The extracted nodes that it stands for, where the node is the compiler's own."""
 
     def __str__(self) -> str:
         place = f" ({self.loc})" if self.loc else ""

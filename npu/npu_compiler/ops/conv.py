@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler import winograd
-from npu_compiler.ctext import unpack_body
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
+from npu_compiler.ops.fused import run_body
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.products import depthwise, igemm, is_vector_view, pads_of
 from npu_compiler.shapes import window_out
@@ -42,15 +42,7 @@ def _infer_conv(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 def apply_epilogue(torch: Any, y: Any, residual: Any, epilogue: Attr) -> Any:
     """The reference of a fused epilogue: the steps' own references, in order."""
-    from npu_compiler.ops import op_def
-
-    values = {"i0": y, "i1": residual}
-    for index, step in enumerate(unpack_body(epilogue or ())):
-        scalar = next((operand for operand in step.operands if not isinstance(operand, str)), None)
-        inputs = [values[operand] if isinstance(operand, str) else None for operand in step.operands]
-        attrs = step.attrs if scalar is None else {**step.attrs, "scalar": scalar}
-        y = values[f"t{index}"] = op_def(step.op).reference(torch, *inputs, **attrs)
-    return y
+    return run_body(torch, epilogue, (y, residual))
 
 
 def _reference_conv(

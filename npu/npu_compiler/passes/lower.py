@@ -70,9 +70,7 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
     return lowered, tuple(refusals)
 
 
-def _lowering(
-    node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[str, Lowering]
-) -> Lowering:
+def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[str, Lowering]) -> Lowering:
     if node.op not in lowerings:
         raise Unsupported(
             "no lowering knows this operation",
@@ -85,7 +83,6 @@ def _lowering(
     return lowerings[node.op]
 
 
-def _renamed(state: State, aliases: dict[str, str], lost: dict[str, TensorSpec]) -> State:
-    if state.update is None:
-        return state
-    return replace(state, update=None if state.update in lost else aliases.get(state.update, state.update))
+def _renamed(state: State, aliases: Mapping[str, str], lost: Mapping[str, TensorSpec]) -> State:
+    update = aliases.get(state.update, state.update) if state.update is not None else None
+    return replace(state, update=None if update in lost else update)
