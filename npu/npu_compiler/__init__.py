@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npu_compiler.compiler import CompileResult, compile_ir, compile_with_report
     from npu_compiler.errors import CompileError, UnsupportedOpError
+    from npu_compiler.partitioning import Part, Partition, partition
     from npu_runtime.program import CompiledProgram
 
 __all__ = [
     "CompileError",
     "CompileResult",
     "CompiledProgram",
+    "Part",
+    "Partition",
     "UnsupportedOpError",
     "compile_ir",
     "compile_with_report",
+    "partition",
 ]
 
 _HOME = {
@@ -27,6 +31,9 @@ _HOME = {
     "CompileError": "npu_compiler.errors",
     "UnsupportedOpError": "npu_compiler.errors",
     "CompiledProgram": "npu_runtime.program",
+    "Part": "npu_compiler.partitioning",
+    "Partition": "npu_compiler.partitioning",
+    "partition": "npu_compiler.partitioning",
 }
 
 

@@ -16,7 +16,7 @@ from npu_compiler.pipeline import run_passes
 from npu_compiler.render import PRELUDE, render, template_closure
 from npu_compiler.select import BufferUse, KernelCall, ScalarUse
 from npu_compiler.target import Target, load_target
-from npu_compiler.weights import const_expr
+from npu_compiler.weights import state_spec
 from npu_runtime.npubin import digest
 from npu_runtime.program import (
     FORMAT_VERSION,
@@ -27,13 +27,12 @@ from npu_runtime.program import (
     IOSpec,
     Kernel,
     ScalarArg,
-    StateSpec,
     Step,
     StepCost,
     Symbol,
 )
 from torch_ir.expr import Dim, bounds_of
-from torch_ir.ir import IR, Output, State
+from torch_ir.ir import IR, Output
 from torch_ir.serialize import ir_from_dict
 
 #: The dtypes that a program's arithmetic can be asked to have.
@@ -168,7 +167,7 @@ def assemble(ir: IR, emitted: Emitted, target: Target, program: str) -> Compiled
             IOSpec(output.name, _dims(values[output.value].shape), values[output.value].dtype)
             for output in ir.outputs
         ),
-        states=tuple(_state(state) for state in ir.states.values()),
+        states=tuple(state_spec(state) for state in ir.states.values()),
         transforms=transforms,
         transform_digest=digest(transforms),
         arena_bytes=arena,
@@ -221,16 +220,6 @@ def _arg(use: BufferUse | ScalarUse) -> Arg:
     if isinstance(use, BufferUse):
         return BufferArg(use.buffer, use.access)  # type: ignore[arg-type]
     return ScalarArg(_dim(use.value), use.ctype)  # type: ignore[arg-type]
-
-
-def _state(state: State) -> StateSpec:
-    shape = tuple(int(str(size)) for size in state.spec.shape)
-    init = None
-    if state.persistent:
-        init = ["tensor", state.key]
-    elif state.data is not None:
-        init = const_expr(state.data, state.spec.dtype, shape)
-    return StateSpec(state.key, shape, state.spec.dtype, init)
 
 
 def _dim(dim: Dim) -> int | str:

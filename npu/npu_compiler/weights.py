@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from npu_compiler.ops import op_def
-from npu_runtime.program import Transform, WeightExpr
-from torch_ir.ir import IR, Node
+from npu_runtime.program import StateSpec, Transform, WeightExpr
+from torch_ir.ir import IR, Node, State
 
 
 def constant_exprs(ir: IR) -> dict[str, WeightExpr]:
@@ -39,8 +39,19 @@ def scalar_expr(value: float) -> WeightExpr:
     return const_expr(np.float64(value).tobytes(), "float64", ())
 
 
+def state_spec(state: State) -> StateSpec:
+    """A state as programs describe it."""
+    shape = _static(state.spec.shape)
+    init = None
+    if state.persistent:
+        init = ["tensor", state.key]
+    elif state.data is not None:
+        init = const_expr(state.data, state.spec.dtype, shape)
+    return StateSpec(state.key, shape, state.spec.dtype, init)
+
+
 def _static(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    return tuple(int(size) for size in shape)
+    return tuple(int(str(size)) for size in shape)
 
 
 def _node_expr(node: Node, known: dict[str, WeightExpr]) -> WeightExpr | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from npu_runtime.buffer import NPUBuffer
+    from npu_runtime.dag_executor import DAGExecutor
     from npu_runtime.device import Device, list_devices
     from npu_runtime.errors import (
         DeviceError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "buffer": ("NPUBuffer",),
+    "dag_executor": ("DAGExecutor",),
     "device": ("Device", "list_devices"),
     "errors": (
         "DeviceError",
@@ -46,6 +48,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CompiledProgram",
+    "DAGExecutor",
     "Device",
     "DeviceError",
     "Executor",

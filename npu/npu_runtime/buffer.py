@@ -101,7 +101,7 @@ def to_array(value: object) -> Array:
     """``value`` as a numpy array; a PyTorch tensor of any dtype too."""
     detach = getattr(value, "detach", None)
     if detach is not None:
-        tensor = detach().cpu()
+        tensor = detach().cpu().resolve_conj().resolve_neg()
         if str(tensor.dtype) == "torch.bfloat16":
             return np.asarray(tensor.float().numpy()).astype(numpy_dtype("bfloat16"))
         return np.asarray(tensor.numpy())

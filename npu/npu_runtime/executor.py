@@ -154,15 +154,9 @@ class Executor:
         self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
     ) -> dict[str, NPUBuffer]:
         program, device = self.program, self.device
-        arrays, shapes = self._accept(inputs)
+        arrays, shapes = accept(self._inputs, inputs, device)
         values = bind(program, shapes)
-        if not isinstance(weights, Weights):
-            raise InputError(f"weights is a {type(weights).__name__}: expected what load_weights returns")
-        if weights.device.domain != device.domain:
-            raise InputError(
-                f"the weights lie on {weights.device.name!r}: load them with the device of this executor, "
-                f"{device.name!r}"
-            )
+        check_weights(weights, device)
         sizes = self._bind_sizes(values)
         self._bind_weights(weights)
         for buffer in self._buffers["input"]:
@@ -181,51 +175,10 @@ class Executor:
             times += [StepTime(step, *span, values) for step, span in zip(sizes.steps, spans, strict=True)]
         return made
 
-    def _accept(self, inputs: Mapping[str, object]) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
-        """The inputs, numpy ones converted, and their shapes, once names, dtypes and values are right."""
-        known = self._inputs
-        missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
-        if missing or unknown:
-            says = [
-                f"{what}: {', '.join(sorted(map(str, names)))}"
-                for what, names in (("missing", missing), ("unknown", unknown))
-                if names
-            ]
-            raise InputError(
-                f"inputs do not fit the program ({'; '.join(says)}): it takes {', '.join(known)}"
-            )
-        arrays: dict[str, object] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, spec in known.items():
-            value = inputs[name]
-            if isinstance(value, NPUBuffer):
-                if value.device.domain != self.device.domain:
-                    raise InputError(
-                        f"input {name!r} lies on {value.device.name!r}, the program runs on "
-                        f"{self.device.name!r}: make the buffer with that device"
-                    )
-                check_spec(value.shape, value.dtype, spec)
-                arrays[name], shapes[name] = value, value.shape
-                bounds = value.bounds() if spec.lower is not None or spec.upper is not None else None
-            else:
-                dense = as_dense(value, spec)
-                arrays[name], shapes[name] = dense, dense.shape
-                bounds = value_range(dense)
-            if bounds and (
-                (spec.lower is not None and bounds[0] < spec.lower)
-                or (spec.upper is not None and bounds[1] > spec.upper)
-            ):
-                raise InputError(
-                    f"input {name!r} has values from {bounds[0]} to {bounds[1]}: expected "
-                    f"{spec.lower if spec.lower is not None else '...'} to "
-                    f"{spec.upper if spec.upper is not None else '...'}"
-                )
-        return arrays, shapes
-
     def _input_memory(self, buffer: Buffer, value: object) -> Memory:
         if isinstance(value, NPUBuffer):
             return value.memory
-        data = as_bytes(value)  # type: ignore[arg-type]  # _accept made it an array
+        data = as_bytes(value)  # type: ignore[arg-type]  # accept made it an array
         memory = self._staging.get(buffer.ref)
         if memory is None or memory.nbytes < data.size:
             memory = self._staging[buffer.ref] = self.device.allocate(data.size)
@@ -329,3 +282,56 @@ class Executor:
                 f"compiled for {device.kind!r} could be faster",
                 stacklevel=3,
             )
+
+
+def accept(
+    known: Mapping[str, IOSpec], inputs: Mapping[str, object], device: Backend
+) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
+    """The inputs by name, numpy ones converted, and their shapes. Raises ``InputError`` unless names, dtypes,
+    ranks and values are those of ``known``."""
+    missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
+    if missing or unknown:
+        says = [
+            f"{what}: {', '.join(sorted(map(str, names)))}"
+            for what, names in (("missing", missing), ("unknown", unknown))
+            if names
+        ]
+        raise InputError(f"inputs do not fit the program ({'; '.join(says)}): it takes {', '.join(known)}")
+    arrays: dict[str, object] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, spec in known.items():
+        value = inputs[name]
+        if isinstance(value, NPUBuffer):
+            if value.device.domain != device.domain:
+                raise InputError(
+                    f"input {name!r} lies on {value.device.name!r}, the program runs on "
+                    f"{device.name!r}: make the buffer with that device"
+                )
+            check_spec(value.shape, value.dtype, spec)
+            arrays[name], shapes[name] = value, value.shape
+            bounds = value.bounds() if spec.lower is not None or spec.upper is not None else None
+        else:
+            dense = as_dense(value, spec)
+            arrays[name], shapes[name] = dense, dense.shape
+            bounds = value_range(dense)
+        if bounds and (
+            (spec.lower is not None and bounds[0] < spec.lower)
+            or (spec.upper is not None and bounds[1] > spec.upper)
+        ):
+            raise InputError(
+                f"input {name!r} has values from {bounds[0]} to {bounds[1]}: expected "
+                f"{spec.lower if spec.lower is not None else '...'} to "
+                f"{spec.upper if spec.upper is not None else '...'}"
+            )
+    return arrays, shapes
+
+
+def check_weights(weights: Weights, device: Backend) -> None:
+    """Raises ``InputError`` unless ``weights`` are ``Weights`` on ``device``."""
+    if not isinstance(weights, Weights):
+        raise InputError(f"weights is a {type(weights).__name__}: expected what load_weights returns")
+    if weights.device.domain != device.domain:
+        raise InputError(
+            f"the weights lie on {weights.device.name!r}: load them with the device of this executor, "
+            f"{device.name!r}"
+        )

@@ -141,6 +141,7 @@ class Tensors:
         self.source = source
         self.device = device
         self._memory: dict[str, Memory] = {}
+        self._arrays: dict[str, Array] = {}
         self._checked: set[bytes] = set()
         self._lock = threading.Lock()
 
@@ -162,6 +163,16 @@ class Tensors:
             if found is None:
                 data = as_bytes(self.source.make(transform))
                 found = self._memory[key] = self.device.upload(data, share=self.source.stable)
+            return found
+
+    def array(self, transform: Transform) -> Array:
+        """``transform`` as a writable array in host memory, made at the first call."""
+        key = transforms.content_key(transform, transform.expr)
+        with self._lock:
+            found = self._arrays.get(key)
+            if found is None:
+                made = self.source.make(transform)
+                found = self._arrays[key] = made if made.flags.writeable else made.copy()
             return found
 
     @property
