@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import step_text, unpack_body
@@ -11,7 +12,7 @@ from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.views import View
+from npu_compiler.views import View, reshape
 from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
@@ -86,8 +87,12 @@ def residual_view(e: Emitter, node: Node, y: View, vectors: bool) -> View | None
     if value is None:
         return None
     view = e.view(value)
-    if view.shape != y.shape:
-        raise AssertionError(f"{node.name}: the residual {view.shape} is not shaped as the output {y.shape}")
+    if view.shape != y.shape:  # a linear layer's rows, as images of one pixel
+        matrix = y.shape[:2]
+        rows = reshape(view, matrix) or reshape(e.dense(view, node, "residual.rows"), matrix)
+        assert rows is not None
+        row, column = rows.strides
+        view = replace(rows, shape=y.shape, strides=(row, column, row, row))
     n, _, h, w = view.strides
     dense_pixels = h == w * view.shape[3] or view.shape[2] == 1
     if (

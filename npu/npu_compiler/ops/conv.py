@@ -4,17 +4,21 @@ convolutions."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler import winograd
+from npu_compiler.ctext import Step
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.fused import run_body
 from npu_compiler.ops.views import reshape, tensor_input
+from npu_compiler.pointwise import emit_body
 from npu_compiler.products import depthwise, igemm, is_vector_view, pads_of
 from npu_compiler.shapes import window_out
 from npu_compiler.views import View
+from npu_compiler.views import expand as expand_view
 from npu_compiler.views import permute as permute_view
 from torch_ir.expr import product
 from torch_ir.ir import Attr, Node, TensorSpec
@@ -240,11 +244,26 @@ def _emit_linear(e: Emitter, node: Node) -> None:
     igemm(e, node, flat, target, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, "linear")
 
 
+def row_of(view: View) -> View:
+    """A vector as a matrix of one row."""
+    return replace(view, shape=(1, *view.shape), strides=(view.shape[0], *view.strides))
+
+
 def _emit_product(e: Emitter, node: Node, x: View) -> None:
     """A linear layer whose weight is computed during the run: a general matrix product."""
     from npu_compiler.ops.matmul import emit_matmul
 
-    emit_matmul(e, node, x, permute_view(e.view(node.inputs[1]), (1, 0)), e.output(node))
+    weight, y = permute_view(e.view(node.inputs[1]), (1, 0)), e.output(node)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    flat = len(x.shape) == 1
+    x, out = (row_of(x), row_of(y)) if flat else (x, y)
+    if bias is None:
+        emit_matmul(e, node, x, weight, out)
+        return
+    plain = e.scratch(f"{node.name}:product", out.spec)
+    emit_matmul(e, node, x, weight, plain)
+    step = Step("add", ("i0", "i1"), {}, y.dtype)
+    emit_body(e, (step,), [plain, expand_view(e.view(bias), out.shape)], out, node)
 
 
 register(
