@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 import npu_runtime
+from npu_runtime.dag_executor import DAGExecutor
 from npu_runtime.device import Device
 from npu_runtime.dtypes import nbytes
 from npu_runtime.executor import Executor, StepTime
@@ -25,6 +26,7 @@ from npu_runtime.symbols import bind, evaluate
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines.inputs import Array, made_up_inputs, upper_sizes
 from pipelines.job import Job
+from pipelines.programs import open_program
 from pipelines.results import (
     BenchResult,
     Block,
@@ -55,8 +57,16 @@ from npu_runtime.weight_loader import load_weights
 imported = time.perf_counter()
 given = json.loads(sys.argv[1])
 device = Device(given["selector"], threads=given["threads"])
-program = CompiledProgram.load(given["program"])
-executor = Executor(program, device)
+if given["program"].endswith(".npubin"):
+    program = CompiledProgram.load(given["program"])
+    executor = Executor(program, device)
+else:
+    from pathlib import Path
+    from npu_compiler.parts_file import load_parts
+    from npu_runtime.dag_executor import DAGExecutor
+    from torch_ir import eager
+    executor = DAGExecutor(load_parts(Path(given["program"])), device, cpu_runner=eager.run)
+    program = executor.program
 weights = load_weights(given["weights"], program, device)
 loaded = time.perf_counter()
 inputs = {name: np.zeros(shape, numpy_dtype(dtype)) for name, shape, dtype in given["inputs"]}
@@ -140,7 +150,9 @@ def _times(program: CompiledProgram, items: Sequence[StepTime], runs: int) -> Ke
     )
 
 
-def time_runs(job: Job, executor: Executor, inputs: Mapping[str, Array], weights: Weights) -> list[float]:
+def time_runs(
+    job: Job, executor: Executor | DAGExecutor, inputs: Mapping[str, Array], weights: Weights
+) -> list[float]:
     """Milliseconds of each run that counts: from inputs in host memory to outputs in host memory."""
     knobs = job.config.bench
     samples = []
@@ -163,8 +175,8 @@ def time_runs(job: Job, executor: Executor, inputs: Mapping[str, Array], weights
 def _bench_program(job: Job, name: str, device: Device) -> ProgramBench:
     knobs, config = job.config.bench, job.config.programs[name]
     job.progress(f"{name}: loading")
-    program = CompiledProgram.load(job.npubin(name))
-    executor = Executor(program, device)
+    executor = open_program(job.program_file(name), device)
+    program = executor.program
     weights = load_weights(job.prepared_weights, program, device)
     sizes = upper_sizes(job.config, knobs.sizes)
     inputs = made_up_inputs(config, sizes, (job.config.verify.seed,))
@@ -186,7 +198,7 @@ def _bench_program(job: Job, name: str, device: Device) -> ProgramBench:
     median, p10, p90 = (float(np.percentile(samples, percent)) for percent in (50, 10, 90))
     return ProgramBench(
         program=name,
-        digest=file_digest(job.npubin(name)),
+        digest=file_digest(job.program_file(name)),
         symbols={symbol: sizes[symbol] for symbol in config.symbols},
         inputs=shapes,
         batch=batch,
@@ -228,7 +240,7 @@ def first_result(job: Job, name: str, inputs: Mapping[str, Array]) -> tuple[Firs
     given = {
         "selector": job.selector,
         "threads": job.config.bench.threads,
-        "program": str(job.npubin(name)),
+        "program": str(job.program_file(name)),
         "weights": str(job.prepared_weights),
         "inputs": [(key, value.shape, value.dtype.name) for key, value in inputs.items()],
     }

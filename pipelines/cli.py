@@ -26,13 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError:
         print(_NEEDED, file=sys.stderr)
         return 1
+    from npu_compiler.errors import CompileError
     from npu_runtime.errors import NpubinError
+    from torch_ir.errors import IRError
 
     try:
         app(args=argv)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except (NpubinError, OSError) as error:
+    except (NpubinError, CompileError, IRError, OSError) as error:
         print(f"npubin: {_text(error)}", file=sys.stderr)
         return 1
     return 0
@@ -62,7 +64,7 @@ def make_app(console: Any) -> "typer.Typer":
 
     @app.command("run")
     def run(
-        program: Annotated[Path, typer.Argument(help="a .npubin file")],
+        program: Annotated[Path, typer.Argument(help="a .npubin file, or the parts.json of one in parts")],
         weights: Annotated[
             Path, typer.Argument(help="safetensors: the model's own, a folder of them, or prepared")
         ],
@@ -146,13 +148,13 @@ def _run(
     profile: bool,
     trace: Path | None,
 ) -> None:
-    from npu_runtime import CompiledProgram, Device, Executor, Profiler, load_weights
+    from npu_runtime import Device, Profiler, load_weights
+    from pipelines.programs import open_program
 
-    program = CompiledProgram.load(path)
     inputs = _read_inputs(pairs)
     device = Device(selector, threads=threads)
-    executor = Executor(program, device)
-    weights = load_weights(source, program, device)
+    executor = open_program(path, device)
+    weights = load_weights(source, executor.program, device)
     profiler = Profiler(executor)
     run: Callable[..., Any] = profiler.run if profile or trace else executor.run
     seconds = []

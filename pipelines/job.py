@@ -23,6 +23,7 @@ ARTIFACTS: Mapping[str, str] = MappingProxyType({
     "dataset": "dataset",
     "ir": "{program}.ir.json",
     "npubin": "{target}/{program}.npubin",
+    "parts": "{target}/parts",
     "transforms": "{target}/{program}.transforms.json",
     "kernels": "{target}/kernels",
     "dumps": "{target}/dump",
@@ -94,6 +95,8 @@ class Job:
         configuration asks for none."""
         if artifact == "dataset" and self.config.verify.dataset is None:
             return ()
+        if artifact == ("npubin" if self.config.fallback == "allow" else "parts"):
+            return ()
         if "{program}" in ARTIFACTS[artifact]:
             return tuple(self.path(artifact, program) for program in self.programs)
         return (self.path(artifact),)
@@ -120,6 +123,17 @@ class Job:
     def npubin(self, program: str = "main") -> Path:
         """The compiled ``program``."""
         return self.path("npubin", program)
+
+    def parts_dir(self, program: str = "main") -> Path:
+        """The parts of ``program`` and their placement, instead of ``npubin`` where the configuration allows
+        a fallback."""
+        return self.path("parts") / program
+
+    def program_file(self, program: str = "main") -> Path:
+        """What runs ``program``: its ``npubin``, or the manifest of its parts."""
+        if self.config.fallback == "allow":
+            return self.parts_dir(program) / "parts.json"
+        return self.npubin(program)
 
     def transforms(self, program: str = "main") -> Path:
         """JSON list of the weight transforms of ``program``."""

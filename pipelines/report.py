@@ -88,7 +88,7 @@ def collect(job: Job) -> Facts:
     mine = tuple(line for line in read_history(job.history) if line.comparable(bench))
     sizes = {
         path.name: path.stat().st_size
-        for path in (job.source_weights, job.prepared_weights, *map(job.npubin, job.programs))
+        for path in (job.source_weights, job.prepared_weights, *map(job.program_file, job.programs))
         if path.is_file()
     }
     return Facts(

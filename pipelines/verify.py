@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 
 from npu_runtime.device import Device
-from npu_runtime.executor import Executor
-from npu_runtime.program import CompiledProgram
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines import factory
 from pipelines.datasets import DatasetError, load_samples, thumbnail
@@ -20,6 +18,7 @@ from pipelines.first_jump import first_jump
 from pipelines.inputs import Array, checked_sizes, made_up_inputs, shape_of, upper_sizes
 from pipelines.job import Job
 from pipelines.metrics import ErrorSum, accuracy, agreement, error_stats, guesses
+from pipelines.programs import open_program
 from pipelines.reference import Reference
 from pipelines.results import (
     ImageCheck,
@@ -95,8 +94,8 @@ class Compiled:
 
     def __init__(self, job: Job) -> None:
         self.device = Device(job.selector)
-        self.programs = {name: CompiledProgram.load(job.npubin(name)) for name in job.programs}
-        self.executors = {name: Executor(program, self.device) for name, program in self.programs.items()}
+        self.executors = {name: open_program(job.program_file(name), self.device) for name in job.programs}
+        self.programs = {name: executor.program for name, executor in self.executors.items()}
         self.weights = load_weights(job.prepared_weights, next(iter(self.programs.values())), self.device)
 
     def run(self, name: str, inputs: Mapping[str, Array], weights: Weights) -> dict[str, Array]:
@@ -137,7 +136,7 @@ def run(job: Job) -> Observed:
         },
         checks=checks,
         environment=environment_of(compiled.device, ("torch", "numpy", "pillow")),
-        programs={name: file_digest(job.npubin(name)) for name in job.programs},
+        programs={name: file_digest(job.program_file(name)) for name in job.programs},
         dataset=f"{len(images)} images of {knobs.dataset.package} {knobs.dataset.version}"
         if knobs.dataset
         else "",

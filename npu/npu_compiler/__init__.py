@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npu_compiler.compiler import CompileResult, compile_ir, compile_with_report
     from npu_compiler.errors import CompileError, UnsupportedOpError
-    from npu_compiler.partitioning import Part, Partition, partition
+    from npu_compiler.partitioning import partition
+    from npu_compiler.parts import Part, Partition
     from npu_runtime.program import CompiledProgram
 
 __all__ = [
@@ -31,8 +32,8 @@ _HOME = {
     "CompileError": "npu_compiler.errors",
     "UnsupportedOpError": "npu_compiler.errors",
     "CompiledProgram": "npu_runtime.program",
-    "Part": "npu_compiler.partitioning",
-    "Partition": "npu_compiler.partitioning",
+    "Part": "npu_compiler.parts",
+    "Partition": "npu_compiler.parts",
     "partition": "npu_compiler.partitioning",
 }
 

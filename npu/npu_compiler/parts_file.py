@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from npu_compiler.errors import CompileError, Refusal
-from npu_compiler.partitioning import Part, Partition
+from npu_compiler.parts import Part, Partition
 from npu_runtime.program import CompiledProgram
 from torch_ir.expr import Dim, parse
 from torch_ir.ir import IR, Output, TensorSpec

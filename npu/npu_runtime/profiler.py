@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from npu_runtime.buffer import NPUBuffer
+from npu_runtime.dag_executor import DAGExecutor
 from npu_runtime.executor import Executor, StepTime
 from npu_runtime.files import atomic_file
 from npu_runtime.program import CompiledProgram
@@ -36,7 +37,7 @@ class Profiler:
     """Runs an executor's program and keeps the time of every step. Timing costs a few microseconds a
     kernel."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor | DAGExecutor) -> None:
         self.executor = executor
         self._runs: list[list[StepTime]] = []
 

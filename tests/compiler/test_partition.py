@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from npu_compiler import CompileError, UnsupportedOpError, compile_ir, partition
-from npu_compiler.partitioning import Partition
+from npu_compiler import CompileError, Partition, UnsupportedOpError, compile_ir, partition
 from npu_compiler.parts_file import MANIFEST, load_parts, save_parts
 from npu_runtime import DAGExecutor, InputError, WeightsMismatchError, load_weights
 from npu_runtime.device import Device, list_devices
