@@ -199,16 +199,18 @@ def run(
 
 
 def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str, kind: str) -> np.ndarray[Any, Any]:
-    """Values that vary: "normal", "positive", "index:N" (whole numbers below N), "bool"."""
+    """Values that vary: "normal", "positive", "unit", "index:N" (whole numbers below N), "bool"."""
     shape = tuple(shape)
     if kind.startswith("index:"):
         return np.asarray(rng.integers(0, int(kind[6:]), shape)).astype(dtype)
     if dtype == "bool" or kind == "bool":
         return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
     if np.dtype(dtype).kind in "iu":
-        low = 0 if dtype == "uint8" or kind == "positive" else -9
+        low = 1 if kind == "positive" else 0 if dtype == "uint8" else -9
         return np.asarray(rng.integers(low, 10, shape)).astype(dtype)
     values = rng.standard_normal(shape)
+    if kind == "unit":
+        values = np.tanh(values)
     return np.asarray(np.abs(values) + 0.1 if kind == "positive" else values).astype(dtype)
 
 

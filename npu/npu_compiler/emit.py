@@ -223,7 +223,7 @@ class Emitter:
         node = self._producers.get(value)
         if node is not None:
             alias = op_def(node.op).alias
-            source = node.inputs[0]
+            source = node.inputs[0] if node.inputs else None
             if alias is not None and source is not None:
                 view = alias(self.view(source), node)
                 if view is not None:

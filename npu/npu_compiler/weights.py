@@ -57,7 +57,7 @@ def _static(shape: tuple[Any, ...]) -> tuple[int, ...]:
 def _node_expr(node: Node, known: dict[str, WeightExpr]) -> WeightExpr | None:
     if len(node.outputs) != 1 or any(value is not None and value not in known for value in node.inputs):
         return None
-    if not node.inputs or any(not isinstance(size, int) for out in node.outs for size in out.shape):
+    if any(not isinstance(size, int) for out in node.outs for size in out.shape):
         return None
     try:
         make = op_def(node.op).weight_expr

@@ -43,7 +43,8 @@ class Cost:
 @dataclass(frozen=True, slots=True)
 class Case:
     """Sample inputs of an op, for its tests: ``shapes`` (None: an absent optional input), ``attrs``, and how
-    to draw each input's values: "normal", "positive", "index:N" (whole numbers below N), "bool"."""
+    to draw each input's values: "normal", "positive", "unit" (between -1 and 1), "index:N" (whole numbers
+    below N), "bool"."""
 
     shapes: tuple[tuple[int, ...] | None, ...]
     attrs: Attrs = field(default_factory=dict)
@@ -72,8 +73,9 @@ class OpDef:
     """Used for integer operands where it differs from ``expr``."""
     alias: Callable[[View, Node], View | None] | None = None
     emit: Callable[[Emitter, Node], None] | None = None
-    weight_expr: Callable[[Node, Sequence[WeightExpr]], WeightExpr] | None = None
-    """From a node and the expressions of its inputs (a Python number is one as well)."""
+    weight_expr: Callable[[Node, Sequence[WeightExpr]], WeightExpr | None] | None = None
+    """From a node and the expressions of its inputs (a Python number is one as well); None where it is not to
+    be computed beforehand."""
     layout: Callable[[Node, Sequence[str | None]], str] | None = None
     """Layout of its output(s), given those of its inputs; None: as its first input for ``expr``, else
     "row"."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import COMPUTE_TYPE, SHORT, STORAGE_TYPE, is_float, literal
 from npu_compiler.errors import Unsupported
-from npu_compiler.lowering import Builder, as_int, as_ints, as_number, wrap_dims
+from npu_compiler.lowering import Builder, as_int, as_ints, wrap_dims
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
@@ -262,36 +262,6 @@ def lower_reduce(b: Builder, node: Node) -> str:
     if not b.shape(x):
         return cast(b, x, node.out.dtype)
     return reduce(b, name, cast(b, x, node.out.dtype), dims, node.out.shape)
-
-
-@lowers(
-    "aten.var.correction",
-    "aten.var.dim",
-    "aten.std.correction",
-    "aten.std.dim",
-    "aten.var_mean.correction",
-    "aten.var.default",
-    "aten.std.default",
-)
-def lower_var(b: Builder, node: Node) -> list[str]:
-    x = tensor_input(node)
-    dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
-    correction = node.attrs.get("correction")
-    if correction is None:
-        correction = 1 if node.attrs.get("unbiased", True) else 0
-    count = product(b.shape(x)[dim] for dim in dims)
-    if not isinstance(count, int):
-        raise Unsupported("a variance over a dynamic dimension")
-    divisor = count - float(as_number(correction))
-    if divisor <= 0:
-        raise Unsupported(f"a variance over {count} element(s) with correction {correction}")
-    mean = b.emit("reduce_mean", x, dims=dims)
-    centred = b.emit("sub", x, mean)
-    total = b.emit("reduce_sum", b.emit("mul", centred, centred), dims=dims)
-    var = b.emit("mul", total, None, scalar=1.0 / divisor)
-    if ".std" in node.op:
-        var = b.emit("sqrt", var)
-    return [reshape(b, value, out.shape) for value, out in zip((var, mean), node.outs, strict=False)]
 
 
 def _infer_arg(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:

@@ -53,6 +53,7 @@ def _emit(e: Emitter, node: Node) -> None:
         "x_step": size_text(step),
         "y_step": size_text(y.strides[dim] if length != 1 else 0),
         "log": node.op == "log_softmax",
+        "safe": node.op == "safe_softmax",
     }
     e.call(
         node.op,
@@ -68,10 +69,11 @@ def _emit(e: Emitter, node: Node) -> None:
 
 
 def _reference(name: str) -> Any:
-    return lambda torch, x, dim: getattr(torch, name)(x, dim)
+    function = "_safe_softmax" if name == "safe_softmax" else name
+    return lambda torch, x, dim: getattr(torch, function)(x, dim)
 
 
-for _name in ("softmax", "log_softmax"):
+for _name in ("softmax", "log_softmax", "safe_softmax"):  # safe: 0 where a row has only -inf
     register(
         OpDef(
             _name,
@@ -92,10 +94,16 @@ for _name in ("softmax", "log_softmax"):
     )
 
 
-@lowers("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default")
+@lowers(
+    "aten.softmax.int",
+    "aten._softmax.default",
+    "aten._safe_softmax.default",
+    "aten.log_softmax.int",
+    "aten._log_softmax.default",
+)
 def lower_softmax(b: Builder, node: Node) -> str:
     x = cast(b, tensor_input(node), node.out.dtype)
-    name = "log_softmax" if "log" in node.op else "softmax"
+    name = node.op.split(".")[1].lstrip("_")
     if not b.shape(x):
         return reshape(b, b.emit(name, reshape(b, x, (1,)), dim=0), ())
     return b.emit(name, x, dim=wrap_dim(node.attrs["dim"], len(b.shape(x))))

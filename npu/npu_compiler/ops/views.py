@@ -352,9 +352,11 @@ register(
 @lowers("aten.pad.default", "aten.constant_pad_nd.default")
 def lower_pad(b: Builder, node: Node) -> str:
     x = tensor_input(node)
-    if node.attrs.get("mode", "constant") != "constant":
-        raise unsupported(f"padding mode {node.attrs['mode']!r}", "pad with a constant")
     widths = as_ints(node.attrs["pad"])
+    if node.attrs.get("mode", "constant") != "constant":
+        from npu_compiler.ops.resize import pad_with_copies
+
+        return pad_with_copies(b, x, node.attrs["mode"], widths)
     if not widths or not any(widths):
         return x
     rank = len(b.shape(x))
