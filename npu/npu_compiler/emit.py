@@ -121,10 +121,13 @@ class Emitter:
         """Whether a size is a multiple of ``number`` whatever the symbols are."""
         return gcd_of(dim) % number == 0
 
-    def tile(self, op: str, *, pixels: Dim, out: int, inner: int) -> Tile:
+    def tile(self, op: str, *, pixels: Dim, out: int, inner: int, taps: int, groups: int) -> Tile:
         """The register tile of a matrix product; the choice is recorded."""
-        tile = igemm_tile(self.target, op, pixels=self.bounds(pixels)[1], out=out, inner=inner)
-        self.decisions.append(f"{op} pixels={pixels} out={out} inner={inner}: {tile} by rule")
+        most = self.bounds(pixels)[1]
+        tile = igemm_tile(pixels=most, out=out, inner=inner, taps=taps, groups=groups)
+        self.decisions.append(
+            f"{op} pixels={pixels} out={out} inner={inner} taps={taps} groups={groups}: {tile} by rule"
+        )
         return tile
 
     # -- kernels

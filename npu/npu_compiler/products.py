@@ -12,6 +12,7 @@ from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.select import BufferUse, ScalarUse
+from npu_compiler.tuning import depthwise_tile
 from npu_compiler.views import View, reshape
 from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
@@ -143,7 +144,7 @@ def igemm(
     inner, out_group = int(str(channels)) // groups, int(str(out)) // groups
     pixels = batch * out_height * out_width
     vectors = is_vector_view(e, y) and (groups == 1 or out_group % LANES == 0)
-    tile = e.tile(op, pixels=pixels, out=out_group, inner=inner * kernel[0] * kernel[1])
+    tile = e.tile(op, pixels=pixels, out=out_group, inner=inner, taps=kernel[0] * kernel[1], groups=groups)
     wide = tile.nv * LANES
     body, pack = pack_panels(groups, out_group, inner, kernel, wide)
     weight = node.inputs[1]
@@ -194,9 +195,9 @@ def igemm(
         "nv": tile.nv,
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
-        "unroll": 4 if inner % 4 == 0 else 1,
-        "split": 0,
-        "prefetch": False,
+        "unroll": next(step for step in (4, 3, 2, 1) if inner % step == 0),
+        "split": tile.split,
+        "prefetch": tile.prefetch,
         "out": "nhwc8" if vectors else "strided",
         "order": tile.order,
         "bias": bias is not None,
@@ -215,6 +216,68 @@ def igemm(
         local_size=(1, 1),
         cost=cost
         or conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)),
+    )
+
+
+def pack_rows(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
+    """Emits a convolution of few channels: the image is copied to padded rows of pixels, where a window's row
+    is one contiguous run, so that the product's inner loop covers its columns and channels together."""
+    batch, channels, height, width = x.shape
+    few = int(str(channels))
+    (top, bottom), (left, right) = pads_of(node.attrs)
+    rows, columns = height + (top + bottom), width + (left + right)
+    copy = e.scratch(f"{node.name}:rows", TensorSpec((batch, rows, columns, few), x.dtype))
+    scalars = [
+        height,
+        width,
+        top,
+        left,
+        rows,
+        columns,
+        x.offset,
+        x.strides[0],
+        x.strides[2],
+        x.strides[3],
+        x.strides[1],
+    ]
+    e.call(
+        "pack_rows",
+        "",
+        "ops/pack_rows.cl.j2",
+        {"channels": few},
+        node=node,
+        shown={"c": few},
+        args=[
+            BufferUse(x.buffer, "r"),
+            BufferUse(copy.buffer, "w"),
+            *(ScalarUse(value) for value in scalars),
+        ],
+        global_size=(rows, batch),
+        local_size=(1, 1),
+        cost=Cost(0, x.spec.nbytes, copy.spec.nbytes),
+    )
+    run = few * kernel[1]
+    view = View(
+        copy.buffer, x.dtype, (batch, run, rows, columns), (rows * columns * few, 1, columns * few, few)
+    )
+    out = int(str(y.shape[1]))
+
+    def prepare(expr: WeightExpr) -> WeightExpr:
+        return ["reshape", ["permute", expr, [0, 3, 1, 2]], [out, run, kernel[0], 1]]
+
+    igemm(
+        e,
+        node,
+        view,
+        y,
+        (kernel[0], 1),
+        as_ints(node.attrs["stride"]),
+        ((0, 0), (0, 0)),
+        (as_ints(node.attrs["dilation"])[0], 1),
+        1,
+        "conv2d",
+        prepare=prepare,
+        cost=conv_cost(node, x.spec, out * run * kernel[0], run * kernel[0]),
     )
 
 
@@ -251,8 +314,13 @@ def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
     if residual is not None:
         buffers.append(BufferUse(residual.buffer, "r"))
     buffers.append(BufferUse(y.buffer, "w"))
-    tile = 4 if kernel[1] > 3 or stride[1] > 1 else 6
-    rows = depthwise_rows(e.bounds(out_height)[1], e.bounds(batch)[0] * blocks)
+    tile, rows = depthwise_tile(
+        kernel_width=kernel[1],
+        stride=stride[1],
+        width=e.bounds(out_width)[1],
+        height=e.bounds(out_height)[1],
+        columns=e.bounds(batch)[0] * blocks,
+    )
     scalars: list[Dim] = [
         channels,
         height,
@@ -297,8 +365,3 @@ def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
         local_size=(1, 1, 1),
         cost=conv_cost(node, x.spec, channels * product(kernel), product(kernel)),
     )
-
-
-def depthwise_rows(height: int, columns: int) -> int:
-    """Output rows per work-item: enough items for two cores to finish together, few enough not to show."""
-    return max(1, min(8, height * columns // 64))

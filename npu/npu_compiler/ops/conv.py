@@ -15,7 +15,7 @@ from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.fused import run_body
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import emit_body
-from npu_compiler.products import depthwise, igemm, is_vector_view, pads_of
+from npu_compiler.products import LANES, depthwise, igemm, is_vector_view, pack_rows, pads_of
 from npu_compiler.shapes import window_out
 from npu_compiler.views import View
 from npu_compiler.views import expand as expand_view
@@ -109,6 +109,13 @@ def _emit_conv(e: Emitter, node: Node) -> None:
             e.copy(x, blocked, node)
             x = blocked
         depthwise(e, node, x, y, kernel)
+    elif (
+        groups == 1
+        and int(str(per_group)) < LANES
+        and kernel[1] > 1
+        and as_ints(node.attrs["dilation"])[1] == 1
+    ):
+        pack_rows(e, node, x, y, kernel)
     elif winograd.pays(e, node, x) and is_vector_view(e, y):
         winograd.winograd(e, node, x, y)
     else:
