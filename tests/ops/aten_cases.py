@@ -367,7 +367,7 @@ REDUCTIONS: dict[str, Call] = {
     "any_all": (lambda x: (torch.any(x > 1, 1), torch.all(x > -1, 0)), (n(3, 5),)),
     "any_float": (lambda x: torch.any(x), (torch.tensor([0.0, 0.0, 0.5]),)),
     "any_int_all": (lambda x: (torch.any(x), torch.all(x, 1)), (i(2, 3, 5),)),
-    "any_dims_all": (lambda x: torch.all(x.flatten()), (i(2, 3, 5).bool(),)),
+    "any_flat": (lambda x: torch.any(x.flatten()), (i(2, 3, 5).bool(),)),
     "var": (lambda x: x.var(1), (n(3, 7),)),
     "var_biased": (lambda x: x.var((0, 1), unbiased=False), (n(3, 7),)),
     "var_correction": (lambda x: torch.var(x, -1, correction=2, keepdim=True), (n(3, 7),)),

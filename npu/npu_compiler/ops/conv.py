@@ -68,6 +68,13 @@ def _reference_conv(
     return apply_epilogue(torch, y, residual, epilogue)
 
 
+_ADD_RELU = (
+    Step("add", ("i0", "i1"), {}, "float32").pack(),
+    Step("relu", ("t0",), {}, "float32").pack(),
+    Step("mul", ("t1", 0.5), {}, "float32").pack(),
+)
+
+
 def _conv_case(
     x: tuple[int, ...],
     w: tuple[int, ...],
@@ -76,13 +83,14 @@ def _conv_case(
     padding: tuple[int, int, int, int] = (0, 0, 0, 0),
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
+    residual: tuple[int, ...] | None = None,
 ) -> Case:
     shapes: list[tuple[int, ...] | None] = [x, w, (w[0],) if bias else None]
+    attrs: Attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if residual is None:
+        return Case(tuple(shapes), attrs, constant=(1, 2), layouts=("row", "nhwc8"))
     return Case(
-        tuple(shapes),
-        {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
-        constant=(1, 2),
-        layouts=("row", "nhwc8"),
+        (*shapes, residual), {**attrs, "epilogue": _ADD_RELU}, constant=(1, 2), layouts=("row", "nhwc8")
     )
 
 
@@ -155,6 +163,15 @@ register(
             _conv_case((1, 12, 13, 13), (12, 1, 3, 3), padding=(1, 1, 1, 1), groups=12),
             _conv_case((2, 16, 9, 9), (16, 1, 5, 5), stride=(2, 2), padding=(1, 2, 1, 2), groups=16),
             _conv_case((1, 4, 6, 6), (8, 1, 3, 3), groups=4),
+            _conv_case((1, 32, 13, 15), (32, 32, 3, 3), padding=(1, 1, 1, 1)),
+            _conv_case((2, 40, 9, 29), (24, 40, 3, 3), False, padding=(0, 2, 1, 1), residual=(2, 24, 9, 29)),
+            _conv_case((2, 5, 7, 9), (13, 5, 3, 3), residual=(2, 13, 5, 7)),
+            _conv_case(
+                (1, 13, 7, 11), (13, 1, 3, 3), padding=(1, 1, 1, 1), groups=13, residual=(1, 13, 7, 11)
+            ),
+            _conv_case((1, 7, 1, 1), (31, 7, 1, 1), residual=(1, 31, 1, 1)),
+            _conv_case((7, 3, 5, 5), (8, 3, 5, 5)),
+            _conv_case((1, 64, 31, 29), (48, 64, 1, 1), stride=(2, 2)),
         ),
     )
 )
@@ -282,15 +299,25 @@ register(
         epilogue=True,
         rtol=2e-5,
         atol=2e-5,
-        cases=tuple(
-            Case((x, w, (w[0],) if bias else None), constant=(1, 2))
-            for x, w, bias in (
-                ((3, 7), (5, 7), True),
-                ((1, 512), (1000, 512), True),
-                ((2, 3, 29), (16, 29), False),
-                ((13,), (3, 13), True),
-                ((113, 64), (40, 64), True),
-            )
+        cases=(
+            *(
+                Case((x, w, (w[0],) if bias else None), constant=(1, 2))
+                for x, w, bias in (
+                    ((3, 7), (5, 7), True),
+                    ((1, 512), (1000, 512), True),
+                    ((2, 3, 29), (16, 29), False),
+                    ((13,), (3, 13), True),
+                    ((113, 64), (40, 64), True),
+                    ((5, 64), (16, 64), True),
+                    ((6, 31), (17, 31), True),
+                    ((7, 8), (8, 8), False),
+                )
+            ),
+            Case(((3, 7), (5, 7), (5,)), dtypes=("float32", "float64")),
+            Case(((13,), (3, 13), (3,))),
+            Case(((2, 3, 7), (5, 7), None)),
+            Case(((2, 3, 16), (24, 16), (24,), (2, 3, 24)), {"epilogue": _ADD_RELU}, constant=(1, 2)),
+            Case(((5, 7), (13, 7), None, (5, 13)), {"epilogue": _ADD_RELU}, constant=(1,)),
         ),
     )
 )
