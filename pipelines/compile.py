@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from npu_compiler.compiler import CompileResult
 
 #: Arguments of the compiler that the build sets itself.
-_RESERVED = ("ir", "target", "precision", "program", "expose_values")
+_RESERVED = ("ir", "target", "precision", "program", "expose_values", "start_after")
 
 
 def run(job: Job) -> Observed:

@@ -133,6 +133,6 @@ STAGES: tuple[Stage, ...] = (
         reads=("source_info", "verify_result", "bench_result", "npubin", "parts"), makes=("report",),
         knobs=("description",), templates=("report",),
         code=("pipelines.report", "pipelines.results", "npu_runtime.program"),
-        libraries=("jinja2", "altair", "vl-convert-python"), device=True,
+        libraries=("jinja2",), device=True,
     ),
 )
