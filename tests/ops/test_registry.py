@@ -20,11 +20,12 @@ SAMPLES = samples()
 
 
 def _is_short(sample: Sample) -> bool:
-    """Whether the short tier has it: of ops with kernels of their own every case and layout, of elementwise
-    ones the first and last, all in the case's first dtype; and every op's first case in all dtypes."""
-    last = len(sample.op.cases) - 1
-    common = sample.op.expr is None or sample.index in (0, last)
-    return sample.index == 0 or (common and sample.dtype == sample.case.dtypes[0])
+    """Whether the short tier has it: of ops with kernels of their own every case and layout in the case's
+    first dtype and the first case in all; of elementwise ones the first case and the last."""
+    dtypes, last = sample.case.dtypes, len(sample.op.cases) - 1
+    if sample.op.expr is None:
+        return sample.index == 0 or sample.dtype == dtypes[0]
+    return (sample.index, sample.dtype) in ((0, dtypes[0]), (last, dtypes[-1]))
 
 
 def _parameters() -> list[Any]:
