@@ -1,0 +1,154 @@
+"""Templates say what they take, take nothing else, and refuse what is out of range."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import graphs
+import jinja2
+import jinja2.meta
+import pytest
+
+from npu_compiler.emit import Emitter, Options
+from npu_compiler.errors import CompileError
+from npu_compiler.render import includes, render, template_closure
+from npu_compiler.select import kernel_name
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+from op_graphs import samples
+
+ROOT = Path(__file__).parents[2] / "templates"
+TEMPLATES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.cl.j2"))
+#: Set by Jinja2 or by the environment.
+OWN = {"check", "loop", "_"}
+
+
+def names_used(template: str) -> set[str]:
+    """The names that a template and what it includes take from outside."""
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    text = (ROOT / template).read_text(encoding="utf-8")
+    used = jinja2.meta.find_undeclared_variables(environment.parse(text)) - OWN
+    for other in re.findall(r"{%-?\s*include\s+\"([^\"]+)\"", text):
+        used |= names_used(other) - {"item"}
+    return used
+
+
+@cache
+def calls() -> dict[str, list[Mapping[str, Any]]]:
+    """The parameters that records pass, by template."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for sample in samples():
+        emitter = Emitter(sample.graph(), graphs.CPU, Options())
+        emitter.run()
+        for call in emitter.calls:
+            found.setdefault(call.template, []).append({"entry": call.entry, **call.params})
+    return found
+
+
+@pytest.mark.parametrize("template", [name for name in TEMPLATES if name.startswith("ops/")])
+def test_the_first_comment_names_the_parameters(template: str) -> None:
+    text = (ROOT / template).read_text(encoding="utf-8")
+    assert text.startswith("{#-") and "params:" in text.split("-#}")[0]
+    words = set(re.findall(r"\w+", text.split("-#}")[0].split("params:")[1]))
+    assert names_used(template) <= words
+
+
+@pytest.mark.parametrize("template", sorted(calls()))
+def test_records_pass_what_the_template_uses(template: str) -> None:
+    passed = set().union(*calls()[template])
+    assert passed == names_used(template)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_includes_are_literal(template: str) -> None:
+    assert all((ROOT / name).is_file() for name in includes(template))
+    assert template in template_closure([template])
+
+
+def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from npu_compiler import render as module
+
+    (tmp_path / "x.cl.j2").write_text("{% include name %}")
+    monkeypatch.setattr(module, "template_root", lambda: tmp_path)
+    with pytest.raises(CompileError, match="must be a literal"):
+        includes("x.cl.j2")
+
+
+@pytest.mark.parametrize(
+    ("template", "wrong"),
+    [
+        ("ops/pointwise.cl.j2", {"index_type": "short"}),
+        ("ops/pointwise.cl.j2", {"grain": 0}),
+        ("ops/pointwise.cl.j2", {"rows_per_item": 0}),
+        ("ops/softmax.cl.j2", {"grain": 0}),
+        ("ops/scan.cl.j2", {"operator": "-"}),
+        ("ops/scan.cl.j2", {"grain": -1}),
+        ("ops/reduce.cl.j2", {"variant": "tree"}),
+        ("ops/reduce.cl.j2", {"variant": "lanes", "lane": None}),
+        ("ops/arg_reduce.cl.j2", {"index_type": "float"}),
+        ("ops/gather_rows.cl.j2", {"index_type": "float"}),
+        ("ops/scatter_rows.cl.j2", {"grain": 0}),
+        ("ops/matmul.cl.j2", {"tm": 9}),
+        ("ops/matmul.cl.j2", {"tn": 0}),
+        ("ops/conv_igemm.cl.j2", {"mr": 17}),
+        ("ops/conv_igemm.cl.j2", {"mr": 0}),
+        ("ops/conv_igemm.cl.j2", {"nv": 9}),
+        ("ops/conv_igemm.cl.j2", {"unroll": 9}),
+        ("ops/conv_igemm.cl.j2", {"split": -1}),
+        ("ops/conv_igemm.cl.j2", {"out": "nchw"}),
+        ("ops/conv_igemm.cl.j2", {"order": "row"}),
+        ("ops/conv_depthwise.cl.j2", {"kh": 10}),
+        ("ops/conv_depthwise.cl.j2", {"tw": 17}),
+        ("ops/conv_depthwise.cl.j2", {"sw": 0}),
+        ("ops/conv_depthwise.cl.j2", {"out": "nchw"}),
+        ("ops/pool.cl.j2", {"op": "min"}),
+        ("ops/pool.cl.j2", {"out": "nchw"}),
+        ("ops/pack_rows.cl.j2", {"channels": 9}),
+        ("ops/winograd.cl.j2", {"part": "middle"}),
+    ],
+)
+def test_parameters_out_of_range_are_refused(template: str, wrong: dict[str, Any]) -> None:
+    given = calls()[template][0]
+    assert render(template, given)
+    with pytest.raises(CompileError, match="out of range"):
+        render(template, {**given, **wrong})
+
+
+def test_every_check_of_a_template_has_a_case() -> None:
+    """The table above grows with the templates."""
+    table = test_parameters_out_of_range_are_refused.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    for template in calls():
+        checks = len(re.findall(r"{{ check\(", (ROOT / template).read_text(encoding="utf-8")))
+        assert sum(name == template for name, _ in table) >= checks, template
+
+
+@pytest.mark.parametrize("template", sorted(calls()))
+def test_missing_parameters_are_an_error(template: str) -> None:
+    with pytest.raises(CompileError, match=rf"{re.escape(template)}: '\w+' is undefined"):
+        render(template, {"entry": "kernel"})
+
+
+def test_a_template_that_does_not_exist() -> None:
+    with pytest.raises(CompileError, match=r"templates/ops/none\.cl\.j2 does not exist"):
+        render("ops/none.cl.j2", {})
+
+
+def test_kernels_are_named_after_what_they_are() -> None:
+    first = kernel_name("conv2d", "f32", "igemm", {"t": "6x16"}, {"mr": 6})
+    assert re.fullmatch(r"conv2d_f32_igemm__t6x16_h[0-9a-f]{8}", first)
+    assert first == kernel_name("conv2d", "f32", "igemm", {"t": "6x16"}, {"mr": 6})
+    assert first != kernel_name("conv2d", "f32", "igemm", {"t": "6x16"}, {"mr": 7})
+    assert kernel_name("scale", "f32", "", {"a": -1.5}, {}).startswith("scale_f32__am1p5_h")  # type: ignore[dict-item]
+
+
+def test_equal_names_mean_equal_kernels() -> None:
+    seen: dict[str, str] = {}
+    for template, given in ((template, params) for template, all_ in calls().items() for params in all_):
+        text = render(template, given)
+        assert seen.setdefault(given["entry"], text) == text
+        assert given["entry"] in text
