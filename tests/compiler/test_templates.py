@@ -93,6 +93,7 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/arg_reduce.cl.j2", {"index_type": "float"}),
         ("ops/gather_rows.cl.j2", {"index_type": "float"}),
         ("ops/scatter_rows.cl.j2", {"grain": 0}),
+        ("ops/scatter_rows.cl.j2", {"index_type": "float"}),
         ("ops/matmul.cl.j2", {"tm": 9}),
         ("ops/matmul.cl.j2", {"tn": 0}),
         ("ops/conv_igemm.cl.j2", {"mr": 17}),
