@@ -198,6 +198,12 @@ def run(
     return Ran(outputs, states, damage)
 
 
+def is_for(item: object, parameter: str, device: GuardedDevice) -> bool:
+    """Whether a collected test has this parameter and runs on this device."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return parameter in params and params.get("guarded") == device.info.selector
+
+
 def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str, kind: str) -> np.ndarray[Any, Any]:
     """Values that vary: "normal", "positive", "unit", "index:N" (whole numbers below N), "bool"."""
     shape = tuple(shape)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import checking
 import numpy as np
 import pytest
 import random_graphs
-from graphs import GuardedDevice
 
 from torch_ir.printer import to_text
+
+if TYPE_CHECKING:
+    from graphs import GuardedDevice
 
 
 @pytest.mark.parametrize(

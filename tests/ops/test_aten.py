@@ -63,7 +63,7 @@ def together(request: pytest.FixtureRequest, guarded: graphs.GuardedDevice) -> T
     chosen = {
         item.callspec.params["call"]  # type: ignore[attr-defined]
         for item in request.session.items
-        if "call" in getattr(getattr(item, "callspec", None), "params", ())
+        if graphs.is_for(item, "call", guarded)
     }
     irs: dict[str, IR] = {}
     arrays: dict[str, Any] = {}

@@ -41,7 +41,7 @@ def ran(request: pytest.FixtureRequest, guarded: graphs.GuardedDevice) -> graphs
     chosen = {
         item.callspec.params["sample"].id: item.callspec.params["sample"]  # type: ignore[attr-defined]
         for item in request.session.items
-        if "sample" in getattr(getattr(item, "callspec", None), "params", ())
+        if graphs.is_for(item, "sample", guarded)
     }
     program = graphs.emit(graphs.merge({key: sample.graph() for key, sample in chosen.items()}))
     inputs: dict[str, Any] = {}
