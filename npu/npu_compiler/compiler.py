@@ -58,13 +58,15 @@ def compile_ir(
     program: str = "main",
     expose_values: bool = False,
     winograd: bool = True,
+    check_indices: bool = True,
 ) -> CompiledProgram:
     """Compiles a graph for a target.
 
     ``ir`` is an ``IR``, the path of an IR file or the file's content as a dict. ``precision``: the dtype of
     the arithmetic, "float32" or None for the graph's own. ``program`` is the name among the model's programs.
     With ``expose_values`` every value that survives fusion is an output as well, under its name in the graph.
-    ``winograd``: whether 3x3 convolutions may use F(4x4, 3x3) where it pays.
+    ``winograd``: whether 3x3 convolutions may use F(4x4, 3x3) where it pays. ``check_indices``: whether a run
+    raises an error where an index is out of range (reading or writing elsewhere is impossible either way).
 
     Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph
     and ``CompileError`` for anything else.
@@ -76,6 +78,7 @@ def compile_ir(
         program=program,
         expose_values=expose_values,
         winograd=winograd,
+        check_indices=check_indices,
     ).program
 
 
@@ -87,6 +90,7 @@ def compile_with_report(
     program: str = "main",
     expose_values: bool = False,
     winograd: bool = True,
+    check_indices: bool = True,
     start_after: str | None = None,
 ) -> CompileResult:
     """``compile_ir`` with the templates, choices and intermediate graphs. ``start_after`` names the pass
@@ -100,7 +104,7 @@ def compile_with_report(
         lowered, dumps = run_passes(graph, device, start_after=start_after)
         if expose_values:
             lowered = _expose(lowered)
-        emitter = Emitter(lowered, device, Options(winograd=winograd))
+        emitter = Emitter(lowered, device, Options(winograd, check_indices))
         emitter.run()
     except UnsupportedOpError as error:
         # it knows the nodes that one stage of the compiler refuses; a reader wants all of them at once

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from npu_compiler import pointwise, views
 from npu_compiler.ctext import symbol_name
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError
+from npu_compiler.lowering import as_int
 from npu_compiler.ops import Cost, op_def
 from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse, kernel_name
 from npu_compiler.target import Target
@@ -18,6 +19,9 @@ from npu_runtime.program import Transform
 from torch_ir.expr import Dim, bounds_of, gcd_of, symbol, symbols_of
 from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, Output, TensorSpec
 
+#: The one buffer of kind "fault".
+FAULTS = "faults"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,6 +30,9 @@ class Options:
     winograd: bool = True
     """Whether 3x3 convolutions may use Winograd's F(4x4, 3x3), which rounds differently (about 1e-6
     relative)."""
+    check_indices: bool = True
+    """Whether a run raises an error where an index is out of range. Nothing outside a buffer is ever read or
+    written; unchecked, such an index reads zeros and writes nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +154,16 @@ class Emitter:
         shown: Mapping[str, int | str] | None = None,
         dtype: str = "f32",
         cost: Cost | None = None,
+        indexes: bool = False,
     ) -> None:
-        """Enqueues a kernel. ``shown`` are the parameters that its name spells out."""
+        """Enqueues a kernel. ``shown`` are the parameters that its name spells out.
+
+        ``indexes``: the kernel is given indices, and checks them: its template gets the parameter ``checked``
+        and, where that is true, two more arguments at the end (``lib/faults.cl.j2``).
+        """
+        if indexes:
+            params = {**params, "checked": self.options.check_indices}
+            args = [*args, *(self._fault_args() if self.options.check_indices else ())]
         entry = kernel_name(op, dtype, variant, shown or {}, {"template": template, **params})
         self.calls.append(
             KernelCall(
@@ -162,6 +177,24 @@ class Emitter:
                 node.origin or (node.name,),
             )
         )
+
+    def bound_input(self, index: View, rows: Dim, *, wrap: bool) -> None:
+        """Where ``index`` is a whole program input, has its values checked before a run: they index ``rows``
+        rows (from the end as well with ``wrap``)."""
+        info = self.buffers[index.buffer]
+        if info.kind != "input" or not index.is_dense():
+            return
+        if index.spec.numel == self.ir.inputs[info.ref].numel:
+            most = self.bounds(rows)[1]
+            low, high = self.input_bounds.get(info.ref, (-most, most - 1))
+            self.input_bounds[info.ref] = (max(low, -most if wrap else 0), min(high, most - 1))
+
+    def _fault_args(self) -> tuple[BufferUse, ScalarUse]:
+        """The program's fault buffer, and a number of its own in it."""
+        known = self.buffers.get(FAULTS)
+        number = 0 if known is None else as_int(known.nbytes) // 4
+        self.buffers[FAULTS] = BufferInfo("fault", "", 4 * (number + 1))
+        return BufferUse(FAULTS, "rw"), ScalarUse(number)
 
     def symbol_args(self, dims: Sequence[Dim]) -> tuple[list[str], list[ScalarUse]]:
         """The symbols that these sizes mention, as names for a kernel's parameters and as its arguments."""

@@ -103,8 +103,9 @@ class Backend(ABC):
         """Binds argument ``index`` to an OpenCL ``int`` or ``long``."""
 
     @abstractmethod
-    def launch(self, launches: Sequence[Launch]) -> None:
-        """Enqueues all in order and waits for the last. Raises ``DeviceError`` naming the one refused."""
+    def launch(self, launches: Sequence[Launch], fetch: tuple[Memory, Bytes] | None = None) -> None:
+        """Enqueues all in order and waits for the last. ``fetch``: memory to read behind the last, as
+        ``read`` does, in the same wait. Raises ``DeviceError`` naming the launch that was refused."""
 
     @abstractmethod
     def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:

@@ -286,16 +286,20 @@ class Device(Backend):
                 f"{kernel.label}: argument {index} of {kernel.entry} cannot be {what}: {error}"
             ) from None
 
-    def launch(self, launches: Sequence[Launch]) -> None:
-        self._enqueue(launches, self._queue)
+    def launch(self, launches: Sequence[Launch], fetch: tuple[Memory, Bytes] | None = None) -> None:
+        self._enqueue(launches, self._queue, fetch)
 
-    def _enqueue(self, launches: Sequence[Launch], queue: Any) -> list[Any]:
+    def _enqueue(
+        self, launches: Sequence[Launch], queue: Any, fetch: tuple[Memory, Bytes] | None = None
+    ) -> list[Any]:
         enqueue = self._cl.enqueue_nd_range_kernel
         events = []
         current = None
         try:
             for current in launches:
                 events.append(enqueue(queue, current.kernel.handle, current.global_size, current.local_size))
+            if fetch is not None:  # the event lives as long as the list: dropping it would wait for it
+                events.append(self._cl.enqueue_copy(queue, fetch[1], fetch[0].handle, is_blocking=False))
             queue.finish()
         except self._cl.Error as error:
             where = (

@@ -9,12 +9,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 
 from npu_runtime import env
 from npu_runtime.backend import Backend, KernelHandle, Launch, Memory
 from npu_runtime.buffer import NPUBuffer, as_bytes, as_dense, check_spec, value_range
 from npu_runtime.dtypes import nbytes
 from npu_runtime.errors import DeviceError, InputError
+from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
 from npu_runtime.program import Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
@@ -22,6 +24,8 @@ from npu_runtime.weight_loader import Weights
 
 _KEPT_SIZES = 256
 _KEPT_OUTPUTS = 16
+#: Inputs of more elements are not scanned for indices out of range where the kernels check them.
+_SCANNED = 1 << 14
 _MACHINE_OPTIONS = ("-cl-std=CL1.2",)
 
 _warned: set[tuple[str, str]] = set()
@@ -116,6 +120,10 @@ class Executor:
         self._inputs: dict[str, IOSpec] = {spec.name: spec for spec in program.input_specs}
         self._collect_arguments()
         self._bind_scratch()
+        buffer = fault_buffer(program)
+        self._faults = None if buffer is None else Faults(program, buffer, device)
+        if self._faults is not None:
+            self._bind(self._faults.name, self._faults.memory)
         env.debug(
             env.STAGES,
             f"{program.model} {program.program}: {len(program.steps)} steps on {device.name}, "
@@ -127,7 +135,7 @@ class Executor:
 
         Outputs stay valid after further runs. State in ``weights`` is updated. Raises, before anything is
         enqueued, ``InputError`` for a missing, unknown or unfitting input and ``WeightsMismatchError`` for
-        weights of another program.
+        weights of another program; and ``InputError`` after the run where kernels met an index out of range.
         """
         with self._lock, self._timed(env.debug_level() >= env.KERNELS) as times:
             return self._run(inputs, weights, times)
@@ -154,7 +162,7 @@ class Executor:
         self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
     ) -> dict[str, NPUBuffer]:
         program, device = self.program, self.device
-        arrays, shapes = accept(self._inputs, inputs, device)
+        arrays, shapes = accept(self._inputs, inputs, device, _SCANNED if self._faults else None)
         values = bind(program, shapes)
         check_weights(weights, device)
         sizes = self._bind_sizes(values)
@@ -169,10 +177,14 @@ class Executor:
         for buffer in self._buffers["output"]:
             self._bind(buffer.name, made[buffer.ref].memory)
         if times is None:
-            device.launch(sizes.launches)
+            device.launch(sizes.launches, self._faults.fetch if self._faults else None)
         else:
             spans = device.launch_timed(sizes.launches)
+            if self._faults is not None:
+                device.read(*self._faults.fetch)
             times += [StepTime(step, *span, values) for step, span in zip(sizes.steps, spans, strict=True)]
+        if self._faults is not None:
+            self._faults.check()
         return made
 
     def _input_memory(self, buffer: Buffer, value: object) -> Memory:
@@ -285,10 +297,14 @@ class Executor:
 
 
 def accept(
-    known: Mapping[str, IOSpec], inputs: Mapping[str, object], device: Backend
+    known: Mapping[str, IOSpec],
+    inputs: Mapping[str, object],
+    device: Backend,
+    scanned: int | None = None,
 ) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
     """The inputs by name, numpy ones converted, and their shapes. Raises ``InputError`` unless names, dtypes,
-    ranks and values are those of ``known``."""
+    ranks and values are those of ``known``; values of inputs with more than ``scanned`` elements are not
+    looked at (None: of every input)."""
     missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
     if missing or unknown:
         says = [
@@ -309,11 +325,13 @@ def accept(
                 )
             check_spec(value.shape, value.dtype, spec)
             arrays[name], shapes[name] = value, value.shape
-            bounds = value.bounds() if spec.lower is not None or spec.upper is not None else None
         else:
             dense = as_dense(value, spec)
             arrays[name], shapes[name] = dense, dense.shape
-            bounds = value_range(dense)
+        bounds = None
+        unbounded = spec.lower is None and spec.upper is None
+        if not unbounded and (scanned is None or prod(shapes[name]) <= scanned):
+            bounds = value.bounds() if isinstance(value, NPUBuffer) else value_range(dense)
         if bounds and (
             (spec.lower is not None and bounds[0] < spec.lower)
             or (spec.upper is not None and bounds[1] > spec.upper)

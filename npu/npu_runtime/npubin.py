@@ -2,11 +2,13 @@
 dates.
 
 The same program always gives the same bytes, and only these bytes are read back: a file that is truncated,
-too long or altered anywhere is refused.
+too long or altered anywhere is refused. The archive's comment is a digest of all its entries, so that an
+entry that was changed with ordinary tools, its checksum with it, is noticed as well.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
@@ -72,6 +74,10 @@ def from_bytes(data: bytes, name: str = "program") -> CompiledProgram:
                 f"{name}: made by {'a newer' if newer else 'an older'} npubin (format {version}, this "
                 f"one reads {FORMAT_VERSION}): {'update npubin' if newer else 'compile it again'}"
             )
+        if _archive({MANIFEST: manifest, **members}) != data:
+            raise FormatError(
+                f"{name}: the archive was altered, truncated or has trailing bytes: compile it again"
+            )
         program = msgspec.json.decode(manifest, type=CompiledProgram)
         sources = {file: text.decode() for file, text in members.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -108,17 +114,20 @@ def _manifest(program: CompiledProgram) -> bytes:
 
 def _archive(members: Mapping[str, bytes]) -> bytes:
     stream = io.BytesIO()
+    digest_of = hashlib.sha256()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, data in members.items():
             info = zipfile.ZipInfo(name, _DATE)
             info.create_system = 3
             info.external_attr = 0o100644 << 16
             archive.writestr(info, data)
+            digest_of.update(b"%d %d " % (len(name.encode()), len(data)) + name.encode() + data)
+        archive.comment = b"sha256:" + digest_of.hexdigest().encode()
     return stream.getvalue()
 
 
 def _members(data: bytes, name: str) -> dict[str, bytes]:
-    """The archive's files. ``data`` must be, byte for byte, the archive that we would write of them."""
+    """The archive's files, the manifest first."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
@@ -134,6 +143,4 @@ def _members(data: bytes, name: str) -> dict[str, bytes]:
         raise FormatError(f"{name}: not a .npubin file, or damaged ({error}): compile it again") from None
     if not names or names[0] != MANIFEST:
         raise FormatError(f"{name}: {MANIFEST} is not its first entry: this is not a .npubin file")
-    if _archive(members) != data:
-        raise FormatError(f"{name}: the archive was altered or has trailing bytes: compile it again")
     return members

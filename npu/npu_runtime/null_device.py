@@ -154,9 +154,11 @@ class NullDevice(Backend):
         parameter: _Parameter = kernel.handle.parameters[index]
         return parameter
 
-    def launch(self, launches: Sequence[Launch]) -> None:
+    def launch(self, launches: Sequence[Launch], fetch: tuple[Memory, Bytes] | None = None) -> None:
         for launch in launches:
             self._launch(launch)
+        if fetch is not None:
+            self.read(*fetch)
 
     def _launch(self, launch: Launch) -> None:
         kernel, local = launch.kernel, launch.local_size

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, Union
 
 import msgspec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: A size: a number, or an expression over the program's symbols ("s0*3136 + 1"; + - * // % min max).
 Dim: TypeAlias = Union[int, str]
@@ -68,10 +68,13 @@ class Buffer(Record, frozen=True):
     ``kind`` says where it lives: a program "input" or "output" (``ref``: its name there), a "weight"
     (``ref``: a transform), a "state" (``ref``: a state), or "scratch" at ``offset`` of the arena, alive from
     step ``first`` to step ``last``. ``nbytes`` is its size, for scratch at the symbols' upper bounds.
+
+    A "fault" is an int per checking step, 0 until a kernel meets an index that is out of range and sets its
+    step's: the argument after the buffer is the number of the step's int. There is at most one such buffer.
     """
 
     name: str
-    kind: Literal["input", "output", "weight", "state", "scratch"]
+    kind: Literal["input", "output", "weight", "state", "scratch", "fault"]
     nbytes: Dim
     ref: str = ""
     offset: int = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from npu_runtime import transforms
 from npu_runtime.dtypes import ITEM_SIZE, is_integer, nbytes
 from npu_runtime.errors import FormatError
+from npu_runtime.faults import fault_buffer, slots
 from npu_runtime.program import (
     Buffer,
     BufferArg,
@@ -79,6 +80,9 @@ class _Checker:
         }
         for buffer in program.buffers:
             yield from self.buffer_problems(buffer)
+        if sum(buffer.kind == "fault" for buffer in program.buffers) > 1:
+            yield "there are two buffers of kind fault"
+        self.fault = fault_buffer(program)
         yield from self.kernel_problems()
         entries = {kernel.entry for kernel in program.kernels}
         for index, step in enumerate(program.steps):
@@ -146,6 +150,11 @@ class _Checker:
             if not 0 <= buffer.first <= buffer.last < max(1, len(program.steps)):
                 yield f"{name}: alive from step {buffer.first} to {buffer.last} of {len(program.steps)}"
             return
+        if buffer.kind == "fault":
+            size = buffer.nbytes
+            if not isinstance(size, int) or size % 4 or not 0 < size <= 4 * max(1, len(program.steps)):
+                yield f"{name}: {size!r} bytes for the faults of {len(program.steps)} steps"
+            return
         found = self.specs[buffer.kind].get(buffer.ref)
         if found is None:
             yield f"{name}: there is no {buffer.kind} {buffer.ref!r}"
@@ -193,6 +202,9 @@ class _Checker:
                     yield f"{name}: uses {buffer.name!r} outside steps {buffer.first} to {buffer.last}"
             else:
                 yield from self.scalar_problems(name, arg)
+        for slot in slots(step, self.fault.name) if self.fault is not None else ():
+            if not isinstance(slot, int) or not 0 <= 4 * slot < evaluate(self.fault.nbytes, {}):  # type: ignore[union-attr]
+                yield f"{name}: {slot!r} is not the number of a fault"
         if not 1 <= len(step.global_size) <= 3:
             yield f"{name}: {len(step.global_size)} global sizes; 1 to 3 are possible"
         local = step.local_size

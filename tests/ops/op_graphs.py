@@ -35,7 +35,7 @@ class Sample:
         found: list[str | None] = []
         for position, shape in enumerate(self.case.shapes):
             kind = self.kind(position)
-            whole = kind.startswith("index:") and isinstance(self.case.values, tuple)
+            whole = kind.startswith(("index:", "around:")) and isinstance(self.case.values, tuple)
             found.append(None if shape is None else "int64" if whole else self.dtype)
         return found
 

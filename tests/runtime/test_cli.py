@@ -92,7 +92,7 @@ def test_inspect(files: Path, option: list[str], capsys: pytest.CaptureFixture[s
     ("command", "says"),
     [
         (["inspect", "none.npubin"], "none.npubin: No such file or directory"),
-        (["inspect", "bad.npubin"], "bad.npubin: not a .npubin file, or damaged"),
+        (["inspect", "bad.npubin"], "bad.npubin: the archive was altered, truncated"),
         (["inspect", "p.npubin", "--kernel", "nope"], "no kernel 'nope'; it has saxpy, square"),
         (["run", "p.npubin", "none.safetensors"], "none.safetensors: No such file"),
         (["run", "p.npubin", "w.safetensors"], "missing: x"),

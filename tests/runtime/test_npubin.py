@@ -101,7 +101,7 @@ def _rewrite(program: CompiledProgram, edit: Any) -> bytes:
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (lambda m: m.update(format_version=2), "newer npubin.*update"),
+        (lambda m: m.update(format_version=3), "newer npubin.*update"),
         (lambda m: m.update(format_version=0), "older npubin.*compile it again"),
         (lambda m: m.update(format_version="1"), "format_version"),
         (lambda m: m.update(surprise=1), "unknown field"),
@@ -215,3 +215,18 @@ def test_programs_that_break_a_rule_are_refused(program: CompiledProgram, says: 
     with pytest.raises(FormatError, match=says):
         program.save(tmp_path / "p.npubin")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_entry_exchanged_with_ordinary_tools_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.npubin"
+    saxpy_square().save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {info: archive.read(info) for info in archive.infolist()}
+        comment = archive.comment
+    assert comment.startswith(b"sha256:")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for info, data in members.items():
+            archive.writestr(info, data.replace(b'"value":"2*n"', b'"value":"1*n"'))
+        archive.comment = comment
+    with pytest.raises(FormatError, match="altered"):
+        load_program(path)

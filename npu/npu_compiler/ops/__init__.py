@@ -44,7 +44,7 @@ class Cost:
 class Case:
     """Sample inputs of an op, for its tests: ``shapes`` (None: an absent optional input), ``attrs``, and how
     to draw each input's values: "normal", "positive", "unit" (between -1 and 1), "index:N" (whole numbers
-    below N), "bool"."""
+    below N), "around:N" (whole numbers from -N to N - 1), "bool"."""
 
     shapes: tuple[tuple[int, ...] | None, ...]
     attrs: Attrs = field(default_factory=dict)

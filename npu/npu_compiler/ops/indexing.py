@@ -10,7 +10,7 @@ from npu_compiler.dtypes import SHORT, STORAGE_TYPE
 from npu_compiler.lowering import Builder, as_number, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.creation import full, positions
-from npu_compiler.ops.elementwise import cast
+from npu_compiler.ops.elementwise import cast, row
 from npu_compiler.ops.views import permute, reshape, slice_dim, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
@@ -33,6 +33,8 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
     e.copy(target, out, node)
     index = e.dense(index, node, "index")
     rows, width = target.shape
+    wrap = bool(node.attrs.get("wrap"))
+    e.bound_input(index, rows, wrap=wrap)
     symbols, symbol_args = e.symbol_args(
         [*target.shape, *source.strides, source.offset, index.offset, *index.shape]
     )
@@ -50,6 +52,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
         "step": size_text(source.strides[1]),
         "offset": size_text(source.offset),
         "index_offset": size_text(index.offset),
+        "wrap": wrap,
     }
     e.call(
         "scatter_rows",
@@ -66,6 +69,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
         ],
         global_size=(ceil_div(width, grain),),
         cost=Cost(0, source.spec.nbytes, source.spec.nbytes),
+        indexes=True,
     )
 
 
@@ -73,10 +77,11 @@ register(
     OpDef(
         "scatter_rows",
         _infer_scatter,
-        reference=lambda torch, x, index, source: x.index_put((index,), source),
+        reference=lambda torch, x, index, source, wrap=False: x.index_put((index,), source),
         emit=_emit_scatter,
         cases=(
             Case(((11, 7), (3,), (3, 7)), values=("normal", "index:11", "normal")),
+            Case(((11, 7), (5,), (5, 7)), {"wrap": True}, values=("normal", "around:11", "normal")),
             Case(
                 ((5, 29), (2,), (2, 29)), values=("normal", "index:5", "normal"), dtypes=("float32", "int64")
             ),
@@ -96,19 +101,21 @@ def rows_of(b: Builder, x: str, first: int, last: int) -> tuple[str, tuple[int, 
     return reshape(b, moved, (count, product(b.shape(moved)[last - first :]))), order
 
 
-def take(b: Builder, x: str, index: str, first: int, last: int) -> str:
-    """``x`` with its dimensions ``first`` to ``last`` - 1 (flattened) replaced by those of ``index``."""
+def take(b: Builder, x: str, index: str, first: int, last: int, wrap: bool = False) -> str:
+    """``x`` with its dimensions ``first`` to ``last`` - 1 (flattened) replaced by those of ``index``.
+    ``wrap``: negative indices count from the end."""
     matrix, order = rows_of(b, x, first, last)
     rest = tuple(b.shape(x)[i] for i in order[last - first :])
-    found = b.emit("gather_rows", matrix, index)
+    found = b.emit("gather_rows", matrix, index, wrap=wrap)
     found = reshape(b, found, (*b.shape(index), *rest))
     count = len(b.shape(index))
     back = (*range(count, count + first), *range(count), *range(count + first, count + len(rest)))
     return permute(b, found, tuple(back))
 
 
-def put(b: Builder, x: str, index: str, source: str, first: int, last: int) -> str:
-    """``x`` with the rows that ``index`` names replaced by those of ``source``, shaped as ``take`` gives."""
+def put(b: Builder, x: str, index: str, source: str, first: int, last: int, wrap: bool = False) -> str:
+    """``x`` with the rows that ``index`` names replaced by those of ``source``, shaped as ``take`` gives.
+    ``wrap``: negative indices count from the end."""
     matrix, order = rows_of(b, x, first, last)
     count = len(b.shape(index))
     shape = (*b.shape(x)[:first], *b.shape(index), *b.shape(x)[last:])
@@ -116,7 +123,7 @@ def put(b: Builder, x: str, index: str, source: str, first: int, last: int) -> s
         source = b.emit("expand", source, shape=shape)
     to_front = (*range(first, first + count), *range(first), *range(first + count, len(shape)))
     rows = reshape(b, permute(b, source, to_front), (product(b.shape(index)), b.shape(matrix)[1]))
-    written = b.emit("scatter_rows", matrix, reshape(b, index, (product(b.shape(index)),)), rows)
+    written = b.emit("scatter_rows", matrix, reshape(b, index, (product(b.shape(index)),)), rows, wrap=wrap)
     moved = reshape(b, written, tuple(b.shape(x)[i] for i in order))
     return permute(b, moved, tuple(order.index(i) for i in range(len(order))))
 
@@ -129,18 +136,33 @@ def wrapped(b: Builder, index: str, size: Dim) -> str:
     return b.emit("where", low, b.emit("add", index, None, scalar=size), index)
 
 
+row(
+    "flat_index",  # x < 0 (already out of range) stays below 0, as y < {size}
+    "(({y} < 0) | ({y} >= {size}) ? ({T})(-1) : {x} * {size} + {y})",
+    arity=2,
+    reference=lambda torch, x, y, size: torch.where((y < 0) | (y >= size), -1, x * size + y),
+    dtypes=("int64",),
+    attrs={"size": 7},
+)
+
+
 def linear(b: Builder, indices: Sequence[str], sizes: Sequence[Dim]) -> str:
-    """Indices into several dimensions as one into all of them, flattened."""
-    total = indices[0]
-    for index, size in zip(indices[1:], sizes[1:], strict=True):
+    """Indices into several dimensions as one into all of them, flattened: negative where one of them is out
+    of the range of its dimension."""
+    if len(indices) == 1:
+        return indices[0]
+    first, *others = (cast(b, index, "int64") for index in indices)
+    total = b.emit("flat_index", None, first, scalar=0, size=sizes[0]) if isinstance(sizes[0], int) else first
+    for index, size in zip(others, sizes[1:], strict=True):
         if not isinstance(size, int):
             raise unsupported("indices into several dimensions of symbolic size")
-        total = b.emit("add", b.emit("mul", total, None, scalar=size), index)
+        total = b.emit("flat_index", total, index, size=size)
     return total
 
 
-def placed(b: Builder, node: Node) -> tuple[str, str, int, int]:
-    """The tensor, the one index and the dimensions that it takes, of an indexing operation."""
+def placed(b: Builder, node: Node) -> tuple[str, str, int, int, bool]:
+    """The tensor, the one index, the dimensions that it takes, and whether negative indices are still to be
+    counted from the end, of an indexing operation."""
     x, slots = tensor_input(node), list(node.inputs[1:])
     if node.op != "aten.index.Tensor":
         slots.pop()
@@ -151,8 +173,10 @@ def placed(b: Builder, node: Node) -> tuple[str, str, int, int]:
     if any(b.spec(value).dtype in ("bool", "uint8") for value in given):
         raise unsupported("indexing by a mask: the result's size depends on values", "use where")
     sizes = b.shape(x)[used[0] : used[-1] + 1]
+    if len(given) == 1:
+        return x, given[0], used[0], used[0] + 1, True
     index = linear(b, [wrapped(b, value, size) for value, size in zip(given, sizes, strict=True)], sizes)
-    return x, index, used[0], used[-1] + 1
+    return x, index, used[0], used[-1] + 1, False
 
 
 @lowers("aten.index.Tensor")
@@ -173,8 +197,8 @@ def lower_index_select(b: Builder, node: Node) -> str:
 def lower_index_put(b: Builder, node: Node) -> str:
     if node.attrs.get("accumulate"):
         raise unsupported("index_put that accumulates")
-    x, index, first, last = placed(b, node)
-    return put(b, x, index, cast(b, str(node.inputs[-1]), node.out.dtype), first, last)
+    x, index, first, last, wrap = placed(b, node)
+    return put(b, x, index, cast(b, str(node.inputs[-1]), node.out.dtype), first, last, wrap)
 
 
 @lowers("aten.index_copy.default")

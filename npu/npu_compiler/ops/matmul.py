@@ -157,8 +157,8 @@ def _emit_gather(e: Emitter, node: Node) -> None:
     check_dtypes(e, [table.dtype, index.dtype])
     rows, width = table.shape
     index = e.dense(index, node, "index")
-    if node.inputs[1] in e.ir.inputs:
-        e.input_bounds[str(node.inputs[1])] = (0, e.bounds(rows)[1] - 1)
+    wrap = bool(node.attrs.get("wrap"))
+    e.bound_input(index, rows, wrap=wrap)
     everything = [replace(table, shape=table.shape), index, out]
     symbols, symbol_args = e.symbol_args(
         [*table.shape, *table.strides, table.offset, index.offset, out.offset]
@@ -174,6 +174,7 @@ def _emit_gather(e: Emitter, node: Node) -> None:
         "step": size_text(table.strides[1]),
         "offset": size_text(table.offset),
         "index_offset": size_text(index.offset),
+        "wrap": wrap,
     }
     e.call(
         "gather_rows",
@@ -190,11 +191,12 @@ def _emit_gather(e: Emitter, node: Node) -> None:
         ],
         global_size=(product(index.shape),),
         cost=Cost(0, out.spec.nbytes, out.spec.nbytes),
+        indexes=True,
     )
 
 
-def _reference_gather(torch: Any, table: Any, index: Any) -> Any:
-    return torch.nn.functional.embedding(index, table)
+def _reference_gather(torch: Any, table: Any, index: Any, wrap: bool = False) -> Any:
+    return table[index] if wrap else torch.nn.functional.embedding(index, table)
 
 
 register(
@@ -206,6 +208,7 @@ register(
         cases=(
             Case(((11, 7), (3,)), values=("normal", "index:11"), dtypes=("float32",)),
             Case(((29, 16), (2, 5)), values=("normal", "index:29"), constant=(0,)),
+            Case(((11, 7), (13,)), {"wrap": True}, values=("normal", "around:11")),
         ),
     )
 )
