@@ -14,6 +14,7 @@ from npu_compiler.passes.fold_pad import fold_pad
 from npu_compiler.passes.fuse_epilogue import fuse_epilogue
 from npu_compiler.passes.fuse_pointwise import fuse_pointwise
 from npu_compiler.passes.lower import lower
+from npu_compiler.passes.narrow_linear import narrow_linear
 from npu_compiler.target import Target
 from torch_ir.ir import IR, verify
 from torch_ir.printer import to_text
@@ -25,6 +26,7 @@ PASSES: tuple[Pass, ...] = (
     eliminate_dead,  # lowerings leave unused parts behind, which would count as users below
     fold_pad,  # before layouts: a padded copy of the image would be written and read again
     fold_affine,  # before fusion: what folds into weights costs nothing at run time
+    narrow_linear,  # after biases have gone into layers, before activations do
     fuse_epilogue,  # before fuse_pointwise: in a product's registers an elementwise op is nearly free
     fuse_pointwise,  # takes what is left
     eliminate_dead,  # folded constants that nothing reads any more

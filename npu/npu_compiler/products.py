@@ -12,7 +12,7 @@ from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.tuning import depthwise_tile
+from npu_compiler.tuning import depthwise_tile, panel_width
 from npu_compiler.views import View, reshape
 from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
@@ -74,6 +74,19 @@ def pack_bias(groups: int, out: int, width: int) -> tuple[int, Any]:
         return ["reshape", padded, [groups * panels * width]]
 
     return groups * panels * width, pack
+
+
+def packed_rows(e: Emitter, value: str) -> tuple[View, int] | None:
+    """The weight matrix ``value`` as a linear layer of this graph has it packed, and its panels' width: row
+    ``r``, column ``k`` of K is element ``r // width * K * width + k * width + r % width``. None where no
+    layer reads it."""
+    layers = (node for node in e.ir.nodes if node.op == "linear" and node.inputs[1] == value)
+    if e.spec(value).dtype != "float32" or next(layers, None) is None:
+        return None
+    rows, columns = (int(str(size)) for size in e.spec(value).shape)
+    width = panel_width(rows)
+    body, pack = pack_panels(1, rows, columns, (1, 1), width)
+    return e.weight(value, (body + round_up(columns, LANES),), pack), width
 
 
 def is_vector_view(e: Emitter, view: View) -> bool:

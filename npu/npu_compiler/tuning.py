@@ -30,10 +30,15 @@ class Tile:
     prefetch: bool = False
 
 
+def panel_width(out: int) -> int:
+    """Output channels per panel of a packed weight with ``out`` of them per group."""
+    return 8 if out <= 8 else 16
+
+
 def igemm_tile(*, pixels: int, out: int, inner: int, taps: int, groups: int) -> Tile:
     """The tile for ``pixels`` rows, ``out`` channels per group, and ``inner`` channels times ``taps``
     products per result."""
-    nv = 1 if out <= 8 else 2
+    nv = panel_width(out) // 8
     panels = groups * -(-out // (8 * nv))
     if pixels < 6:
         return Tile(pixels, nv, 1)

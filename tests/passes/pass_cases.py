@@ -135,6 +135,29 @@ CASES: dict[str, PassCase] = {
     "fold_pad_not_before_a_pool": PassCase(
         "fold_pad", call(lambda m, x: F.max_pool2d(F.pad(x, (1, 1)), 2), X), False
     ),
+    "narrow_linear_last_position": PassCase(
+        "narrow_linear",
+        call(
+            lambda m, x: F.linear(F.linear(x, m.w, m.b), m.v)[:, -1],
+            values(2, 5, 7),
+            w=values(4, 7),
+            b=values(4),
+            v=values(3, 4),
+        ),
+    ),
+    "narrow_linear_not_of_columns": PassCase(
+        "narrow_linear", call(lambda m, x: F.linear(x, m.w)[..., 1:], values(3, 7), w=values(5, 7)), False
+    ),
+    "narrow_linear_not_when_used_twice": PassCase(
+        "narrow_linear",
+        call(lambda m, x: (y := F.linear(x, m.w))[1:] * y.sum(), values(3, 7), w=values(5, 7)),
+        False,
+    ),
+    "narrow_linear_not_of_an_output": PassCase(
+        "narrow_linear",
+        call(lambda m, x: (y := F.linear(x, m.w), y[1:]), values(3, 7), w=values(5, 7)),
+        False,
+    ),
     "fuse_epilogue_relu": PassCase("fuse_epilogue", call(lambda m, x: F.relu6(F.conv2d(x, m.w)), X, w=W)),
     "fuse_epilogue_residual": PassCase(
         "fuse_epilogue", call(lambda m, x: F.relu(F.conv2d(x, m.w, padding=1) + x), X, w=values(3, 3, 3, 3))

@@ -13,6 +13,7 @@ from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import permute, reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
+from npu_compiler.products import packed_rows
 from npu_compiler.select import BufferUse
 from npu_compiler.shapes import broadcast
 from npu_compiler.views import View
@@ -153,15 +154,22 @@ def _infer_gather(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 
 def _emit_gather(e: Emitter, node: Node) -> None:
-    table, index, out = e.view(node.inputs[0]), e.view(node.inputs[1]), e.output(node)
+    name = str(node.inputs[0])
+    packed = packed_rows(e, name) if e.is_constant(name) else None
+    table, index, out = e.view(name) if packed is None else packed[0], e.view(node.inputs[1]), e.output(node)
     check_dtypes(e, [table.dtype, index.dtype])
-    rows, width = table.shape
+    rows, width = e.spec(name).shape
+    if packed is None:
+        row_start, step = f"row * ({size_text(table.strides[0])})", table.strides[1]
+    else:  # a tied weight lies on the device once, as the linear layer wants it
+        step = packed[1]
+        row_start = f"row / {step} * ({size_text(width * step)}) + row % {step}"
     index = e.dense(index, node, "index")
     wrap = bool(node.attrs.get("wrap"))
     e.bound_input(index, rows, wrap=wrap)
     everything = [replace(table, shape=table.shape), index, out]
     symbols, symbol_args = e.symbol_args(
-        [*table.shape, *table.strides, table.offset, index.offset, out.offset]
+        [rows, width, *table.strides, table.offset, index.offset, out.offset]
     )
     params = {
         "type": STORAGE_TYPE[table.dtype],
@@ -170,8 +178,8 @@ def _emit_gather(e: Emitter, node: Node) -> None:
         "symbols": symbols,
         "rows": size_text(rows),
         "width": size_text(width),
-        "row_step": size_text(table.strides[0]),
-        "step": size_text(table.strides[1]),
+        "row_start": row_start,
+        "step": size_text(step),
         "offset": size_text(table.offset),
         "index_offset": size_text(index.offset),
         "wrap": wrap,
