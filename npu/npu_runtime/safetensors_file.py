@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import zlib
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
@@ -39,6 +40,8 @@ _NAMES = {
 }
 _CODES = {name: code for code, name in _NAMES.items()}
 _MAX_HEADER = 100_000_000
+#: Where the metadata of a sealed file has its tensors' checksums.
+CHECKSUMS = "checksums"
 #: Data starts at a multiple of a memory page, so that a mapped file can be device memory without a copy.
 _PAGE = 4096
 
@@ -122,10 +125,38 @@ def write_safetensors(
     specs: Mapping[str, tuple[tuple[int, ...], str]],
     arrays: Iterable[tuple[str, Array]],
     metadata: Mapping[str, str],
+    seeds: Mapping[str, str] | None = None,
 ) -> None:
     """Writes tensors of ``specs`` (name -> shape, dtype) as ``arrays`` yields them, in the same order; one at
-    a time is in memory. Equal content gives equal bytes. The file appears whole or not at all."""
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    a time is in memory. Equal content gives equal bytes. The file appears whole or not at all.
+
+    With ``seeds``, the metadata also has ``CHECKSUMS``: JSON of name -> ``checksum(seeds[name], data)``.
+    """
+    sums = {} if seeds is None else dict.fromkeys(specs, checksum("", b""))
+    with atomic_file(path) as file:
+        file.write(_encoded(specs, metadata, sums))
+        for (expected, (shape, dtype)), (name, array) in zip(specs.items(), arrays, strict=True):
+            if (name, array.shape, array.dtype) != (expected, shape, numpy_dtype(dtype)):
+                raise ValueError(f"{name} is {array.dtype}{array.shape}, expected {expected} {dtype}{shape}")
+            data = as_bytes(np.ascontiguousarray(array)).data
+            file.write(data)
+            if seeds is not None:
+                sums[name] = checksum(seeds[name], data)
+        file.seek(0)
+        file.write(_encoded(specs, metadata, sums))  # as long as before: checksums are of one length
+
+
+def checksum(seed: str, data: bytes | memoryview) -> str:
+    """CRC-32 of ``seed`` and ``data``, as 8 hexadecimal digits: it tells damage, not forgery."""
+    return f"{zlib.crc32(data, zlib.crc32(seed.encode())):08x}"
+
+
+def _encoded(
+    specs: Mapping[str, tuple[tuple[int, ...], str]], metadata: Mapping[str, str], sums: Mapping[str, str]
+) -> bytes:
+    """The file up to its data."""
+    sealed = {**metadata, **({CHECKSUMS: json.dumps(sums, sort_keys=True)} if sums else {})}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(sealed.items()))}
     position = 0
     for name, (shape, dtype) in specs.items():
         size = nbytes(shape, dtype)
@@ -137,10 +168,4 @@ def write_safetensors(
         position += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _PAGE)
-    with atomic_file(path) as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for (expected, (shape, dtype)), (name, array) in zip(specs.items(), arrays, strict=True):
-            if (name, array.shape, array.dtype) != (expected, shape, numpy_dtype(dtype)):
-                raise ValueError(f"{name} is {array.dtype}{array.shape}, expected {expected} {dtype}{shape}")
-            file.write(as_bytes(np.ascontiguousarray(array)).data)
+    return len(text).to_bytes(8, "little") + text

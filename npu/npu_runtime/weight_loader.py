@@ -17,7 +17,7 @@ from npu_runtime.buffer import as_bytes, to_array
 from npu_runtime.dtypes import Array, nbytes, spec_text
 from npu_runtime.errors import FormatError, WeightsMismatchError
 from npu_runtime.program import CompiledProgram, StateSpec, Transform, WeightExpr
-from npu_runtime.safetensors_file import SafetensorsFile, write_safetensors
+from npu_runtime.safetensors_file import CHECKSUMS, SafetensorsFile, checksum, write_safetensors
 
 _KIND, _DIGEST, _CONTENTS = "npubin", "transform_digest", "contents"
 _INDEX = "model.safetensors.index.json"
@@ -96,10 +96,12 @@ class Prepared:
         self.name = str(file.path)
         self._file = file
         try:
-            self._contents = msgspec.json.decode(file.metadata.get(_CONTENTS, "{}"), type=dict[str, str])
-        except msgspec.DecodeError as error:
+            self._contents, self._sums = (
+                msgspec.json.decode(file.metadata[key], type=dict[str, str]) for key in (_CONTENTS, CHECKSUMS)
+            )
+        except (KeyError, msgspec.DecodeError) as error:
             raise FormatError(
-                f"{self.name}: its metadata is damaged: {error}; prepare the weights again"
+                f"{self.name}: its metadata is damaged: {error!r}; prepare the weights again"
             ) from None
         self._names = {content: name for name, content in self._contents.items()}
 
@@ -111,7 +113,10 @@ class Prepared:
         name = self._find(spec)
         if name is None:
             return transforms.materialise(spec, _expr(spec), self._file.tensor)
-        return self._file.tensor(name)
+        array = self._file.tensor(name)
+        if checksum(self._contents[name], as_bytes(array).data) != self._sums.get(name):
+            raise FormatError(f"{self.name}: tensor {name!r} is damaged; prepare the weights again")
+        return array
 
     def _find(self, spec: Wanted) -> str | None:
         """The tensor that is ``spec``; None if it is made of constants alone and is not in the file."""
@@ -281,6 +286,7 @@ def prepare_file(
             _DIGEST: transforms.digest(ordered),
             _CONTENTS: msgspec.json.encode(contents, order="sorted").decode(),
         },
+        contents,
     )
 
 
@@ -299,6 +305,8 @@ def _open(source: str | Path | Mapping[str, object]) -> Source:
     file = SafetensorsFile(path)
     if file.metadata.get(_KIND) == "prepared":
         return Prepared(file)
+    if file.metadata.keys() & {_KIND, _DIGEST, _CONTENTS, CHECKSUMS}:
+        raise FormatError(f"{path}: its metadata is that of prepared weights, but damaged; prepare them again")
     return _original(str(path), [file])
 
 

@@ -288,3 +288,24 @@ def test_states_that_disagree_are_refused(first_device: Backend) -> None:
         WeightsMismatchError, match=r"'total' is float32\[5\] in one program and float32\[6\]"
     ):
         weights.state(accumulator(size=6).states[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-3] + bytes([data[-3] ^ 4]) + data[-2:],
+        lambda data: data.replace(b'"npubin":"prepared"', b'"npubim":"prepared"'),
+        lambda data: data.replace(b'"npubin":"prepared"', b'"npubin":"prepares"'),
+        lambda data: data.replace(b'"checksums"', b'"checksumz"'),
+        lambda data: data.replace(b'"contents"', b'"contentz"'),
+    ],
+    ids=["data", "marker", "kind", "checksums", "contents"],
+)
+def test_a_damaged_prepared_file_is_refused(change: Any, tmp_path: Path, device: Backend) -> None:
+    path = _prepared(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(change(data))
+    assert path.read_bytes() != data
+    with pytest.raises(FormatError, match=r"damaged.*prepare"):
+        weights = load_weights(path, PROGRAM, device)
+        Executor(PROGRAM, device).run({"x": np.ones((2, 3), np.float32)}, weights)
