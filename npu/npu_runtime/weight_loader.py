@@ -306,7 +306,9 @@ def _open(source: str | Path | Mapping[str, object]) -> Source:
     if file.metadata.get(_KIND) == "prepared":
         return Prepared(file)
     if file.metadata.keys() & {_KIND, _DIGEST, _CONTENTS, CHECKSUMS}:
-        raise FormatError(f"{path}: its metadata is that of prepared weights, but damaged; prepare them again")
+        raise FormatError(
+            f"{path}: its metadata is that of prepared weights, but damaged; prepare them again"
+        )
     return _original(str(path), [file])
 
 
