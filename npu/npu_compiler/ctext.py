@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
-from npu_compiler.dtypes import COMPUTE_TYPE, is_float, literal
+from npu_compiler.dtypes import COMPUTE_TYPE, HALF, is_float, literal, reader, writer
 from npu_compiler.ops import op_def
 from torch_ir.expr import Atom, Dim
 from torch_ir.ir import Attr
@@ -92,7 +92,11 @@ def step_text(step: Step, operand_dtypes: Sequence[str], names: Sequence[str], v
     ]
     if step.op == "cast":
         target = COMPUTE_TYPE[step.dtype]
-        return f"({texts[0]} != 0 ? 1 : 0)" if step.dtype == "bool" else f"(({target}){texts[0]})"
+        if step.dtype == "bool":
+            return f"({texts[0]} != 0 ? 1 : 0)"
+        if step.dtype in HALF and dtype != step.dtype:
+            return f"{reader(step.dtype)}({writer(step.dtype)}((float){texts[0]}))"
+        return f"(({target}){texts[0]})"
     op = op_def(step.op)
     assert op.expr is not None
     expr = op.expr if is_float(dtype) or op.int_expr is None else op.int_expr

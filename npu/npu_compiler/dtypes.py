@@ -8,6 +8,8 @@ from types import MappingProxyType
 #: What a value is in memory.
 STORAGE_TYPE: Mapping[str, str] = MappingProxyType(
     {
+        "float16": "ushort",
+        "bfloat16": "ushort",
         "float32": "float",
         "float64": "double",
         "int8": "char",
@@ -15,22 +17,18 @@ STORAGE_TYPE: Mapping[str, str] = MappingProxyType(
         "int32": "int",
         "int64": "long",
         "uint8": "uchar",
+        "uint16": "ushort",
+        "uint32": "uint",
+        "uint64": "ulong",
         "bool": "uchar",
     }
 )
 #: What a kernel computes with.
 COMPUTE_TYPE: Mapping[str, str] = MappingProxyType(
-    {
-        "float32": "float",
-        "float64": "double",
-        "int8": "char",
-        "int16": "short",
-        "int32": "int",
-        "int64": "long",
-        "uint8": "uchar",
-        "bool": "uchar",
-    }
+    {**STORAGE_TYPE, "float16": "float", "bfloat16": "float"}
 )
+#: Floating point of 16 bits: a form of storage. Kernels compute in float32 and round when they store.
+HALF = frozenset({"float16", "bfloat16"})
 #: The short form in kernels' names.
 SHORT: Mapping[str, str] = MappingProxyType(
     {
@@ -43,10 +41,19 @@ SHORT: Mapping[str, str] = MappingProxyType(
         "int32": "i32",
         "int64": "i64",
         "uint8": "u8",
+        "uint16": "u16",
+        "uint32": "u32",
+        "uint64": "u64",
         "bool": "b8",
     }
 )
-_RANK = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+_RANK = (
+    *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64"),
+)
+
+
+_SUFFIX: Mapping[str, str] = MappingProxyType({"int64": "L", "uint32": "U", "uint64": "UL"})
 
 
 def is_float(dtype: str) -> bool:
@@ -96,10 +103,22 @@ def literal(value: float, dtype: str) -> str:
     number = int(value)
     if number == -(1 << 63):
         return "(-9223372036854775807L - 1)"
-    text = f"{number}L" if dtype == "int64" else str(number)
+    text = f"{number}{_SUFFIX.get(dtype, '')}"
     return f"({text})" if number < 0 else text
 
 
 def attr_dtype(text: object) -> str:
     """The dtype in an attribute: "torch.float32" -> "float32"."""
     return str(text).removeprefix("torch.")
+
+
+def reader(dtype: str) -> str:
+    """The C function from a stored element to the compute type (``templates/lib/half.cl.j2``); "" where they
+    are the same."""
+    return f"npu_from_{SHORT[dtype]}" if dtype in HALF else ""
+
+
+def writer(dtype: str) -> str:
+    """The C function from the compute type to a stored element, rounding to nearest even; "" where they are
+    the same."""
+    return f"npu_to_{SHORT[dtype]}" if dtype in HALF else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler import views
 from npu_compiler.ctext import Step, body_lines, index_text, size_text, unpack_body
-from npu_compiler.dtypes import SHORT, STORAGE_TYPE
+from npu_compiler.dtypes import COMPUTE_TYPE, HALF, SHORT, STORAGE_TYPE, reader, writer
 from npu_compiler.errors import Unsupported
 from npu_compiler.ops import Cost
 from npu_compiler.select import BufferUse
@@ -68,9 +68,12 @@ def index_type(e: Emitter, views_: Sequence[View]) -> str:
     return "int"
 
 
-def check_dtypes(e: Emitter, dtypes: Sequence[str]) -> None:
-    """Refuses dtypes that the target does not have."""
+def check_dtypes(e: Emitter, dtypes: Sequence[str], *, stored: bool = False) -> None:
+    """Refuses dtypes that the target does not have, and those of 16 bits in floating point unless the kernel
+    takes elements as they are ``stored`` (or converts them itself)."""
     for dtype in dtypes:
+        if dtype in HALF and not stored:
+            raise Unsupported(f"arithmetic in {dtype}", "convert to float32 before")
         if dtype not in e.target.dtypes or dtype not in STORAGE_TYPE:
             raise Unsupported(
                 f"dtype {dtype} on target {e.target.name}", f"use one of {', '.join(e.target.dtypes)}"
@@ -111,7 +114,9 @@ def emit_fill(e: Emitter, target: View, value: Attr, node: Node) -> None:
 
 def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target: View, node: Node) -> None:
     """``target[...] = body(sources[...])``; all views have the target's shape."""
-    check_dtypes(e, [target.dtype, *(view.dtype for view in sources), *(step.dtype for step in body)])
+    check_dtypes(
+        e, [target.dtype, *(view.dtype for view in sources), *(step.dtype for step in body)], stored=True
+    )
     if any(e.bounds(size)[1] == 0 for size in target.shape):
         return
     everything = [target, *(replace(view, shape=target.shape) for view in sources)]
@@ -133,6 +138,8 @@ def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target:
     operands = [
         {
             "type": STORAGE_TYPE[view.dtype],
+            "value_type": (COMPUTE_TYPE if body else STORAGE_TYPE)[view.dtype],
+            "convert": convert(view.dtype) if body else "",
             "row": index_text(list(zip(names, strides[:-1], strict=True)), view.offset, kind),
             "step": "i"
             if strides[-1] == 1
@@ -140,13 +147,16 @@ def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target:
             if strides[-1] == 0
             else f"{'(long)' if kind == 'long' else ''}i * {size_text(strides[-1])}",
         }
-        for view, strides in zip(everything, loops.strides, strict=True)
+        for view, strides, convert in zip(
+            everything, loops.strides, (writer, *(reader for _ in sources)), strict=True
+        )
     ]
     lines = body_lines(body, [view.dtype for view in sources])
     params = {
         "target": operands[0],
         "sources": operands[1:],
         "lines": lines,
+        "half": bool(body) and uses_half((*(v.dtype for v in everything), *(step.dtype for step in body))),
         "index_type": kind,
         "symbols": symbols,
         "result": f"t{len(body) - 1}" if body else "i0",
@@ -178,6 +188,11 @@ def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target:
         global_size=(ceil_div(inner, grain), ceil_div(rows, rows_per_item)),
         local_size=None,
     )
+
+
+def uses_half(dtypes: Iterable[str]) -> bool:
+    """Whether any of them takes a conversion between memory and registers."""
+    return not HALF.isdisjoint(dtypes)
 
 
 def _distinct(view: View) -> Dim:

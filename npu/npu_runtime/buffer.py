@@ -103,7 +103,8 @@ def to_array(value: object) -> Array:
     if detach is not None:
         tensor = detach().cpu().resolve_conj().resolve_neg()
         if str(tensor.dtype) == "torch.bfloat16":
-            return np.asarray(tensor.float().numpy()).astype(numpy_dtype("bfloat16"))
+            with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+                return np.asarray(tensor.float().numpy()).astype(numpy_dtype("bfloat16"))
         return np.asarray(tensor.numpy())
     return np.asarray(value)
 

@@ -79,6 +79,8 @@ class OpDef:
     layout: Callable[[Node, Sequence[str | None]], str] | None = None
     """Layout of its output(s), given those of its inputs; None: as its first input for ``expr``, else
     "row"."""
+    stored: bool = False
+    """Whether its kernels move elements as they are stored, whatever the dtype (an ``alias`` always does)."""
     epilogue: bool = False
     """Whether its kernel can apply elementwise ops to its result before storing it."""
     cost: Callable[[Node], Cost] | None = None

@@ -135,11 +135,16 @@ def lower_nan_to_num(b: Builder, node: Node) -> str:
     x = _operand(b, node, 0)
     if node.out.dtype not in _LARGEST:
         return x
-    largest = _LARGEST[node.out.dtype]
+    largest = _LARGEST[b.node.out.dtype]  # of the dtype that is stored, not of the one computed in
     top, low = number(node, "posinf", largest), number(node, "neginf", -largest)
     y = choose(b, b.emit("eq", x, None, scalar=math.inf), top, x, node.out.dtype)
     y = choose(b, b.emit("eq", x, None, scalar=-math.inf), low, y, node.out.dtype)
     return choose(b, b.emit("ne", x, x), number(node, "nan", 0.0), y, node.out.dtype)
 
 
-_LARGEST = {"float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308}
+_LARGEST = {
+    "float16": 65504.0,
+    "bfloat16": 3.3895313892515355e38,
+    "float32": 3.4028234663852886e38,
+    "float64": 1.7976931348623157e308,
+}

@@ -237,6 +237,7 @@ register(
         _same,
         _reference_insert,
         emit=_emit_insert,
+        stored=True,
         cases=(
             Case(((5, 7), (5, 3)), {"dim": 1, "start": 1, "step": 2}, ("float32", "int64")),
             Case(((3, 7), (2, 7)), {"dim": 0, "start": 0, "step": 1}),

@@ -72,8 +72,15 @@ def _emit_count(e: Emitter, node: Node) -> None:
     symbols, symbol_args = e.symbol_args([*out.shape])
     grain = max(min(e.target.grain, e.bounds(out.shape[0])[1]), 1)
     params = {
-        "target": {"type": STORAGE_TYPE[out.dtype], "row": "0", "step": "i"},
+        "target": {
+            "type": STORAGE_TYPE[out.dtype],
+            "value_type": COMPUTE_TYPE[out.dtype],
+            "convert": "",
+            "row": "0",
+            "step": "i",
+        },
         "sources": [],
+        "half": False,
         "lines": [f"const {COMPUTE_TYPE[out.dtype]} t0 = ({COMPUTE_TYPE[out.dtype]})({start} + i * {step});"],
         "index_type": "int",
         "symbols": symbols,

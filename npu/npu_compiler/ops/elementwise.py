@@ -295,6 +295,7 @@ register(
         "cast",
         infer=lambda specs, attrs: (TensorSpec(specs[0].shape, attr_dtype(attrs["dtype"])),),  # type: ignore[union-attr]
         expr="{x}",
+        stored=True,
         reference=lambda torch, x, dtype: x.to(getattr(torch, attr_dtype(dtype))),
         weight_expr=lambda node, exprs: ["cast", exprs[0], attr_dtype(node.attrs["dtype"])],
         cases=tuple(

@@ -28,7 +28,7 @@ def _infer_scatter(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 def _emit_scatter(e: Emitter, node: Node) -> None:
     target, index, source = (e.view(value) for value in node.inputs)
-    check_dtypes(e, [target.dtype, index.dtype])
+    check_dtypes(e, [target.dtype, index.dtype], stored=True)
     out = e.output(node)
     e.copy(target, out, node)
     index = e.dense(index, node, "index")
@@ -79,6 +79,7 @@ register(
         _infer_scatter,
         reference=lambda torch, x, index, source, wrap=False: x.index_put((index,), source),
         emit=_emit_scatter,
+        stored=True,
         cases=(
             Case(((11, 7), (3,), (3, 7)), values=("normal", "index:11", "normal")),
             Case(((11, 7), (5,), (5, 7)), {"wrap": True}, values=("normal", "around:11", "normal")),

@@ -157,7 +157,7 @@ def _emit_gather(e: Emitter, node: Node) -> None:
     name = str(node.inputs[0])
     packed = packed_rows(e, name) if e.is_constant(name) else None
     table, index, out = e.view(name) if packed is None else packed[0], e.view(node.inputs[1]), e.output(node)
-    check_dtypes(e, [table.dtype, index.dtype])
+    check_dtypes(e, [table.dtype, index.dtype], stored=True)
     rows, width = e.spec(name).shape
     if packed is None:
         row_start, step = f"row * ({size_text(table.strides[0])})", table.strides[1]
@@ -213,6 +213,7 @@ register(
         _infer_gather,
         _reference_gather,
         emit=_emit_gather,
+        stored=True,
         cases=(
             Case(((11, 7), (3,)), values=("normal", "index:11"), dtypes=("float32",)),
             Case(((29, 16), (2, 5)), values=("normal", "index:29"), constant=(0,)),

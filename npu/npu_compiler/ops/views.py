@@ -271,6 +271,7 @@ register(
         "concat",
         _joined,
         emit=_emit_concat,
+        stored=True,
         reference=lambda torch, *xs, dim: torch.cat(xs, dim),
         layout=lambda node, layouts: "nhwc8" if node.out.rank == 4 and set(layouts) == {"nhwc8"} else "row",
         weight_expr=lambda node, exprs: ["concat", list(exprs), as_int(node.attrs["dim"])],
@@ -337,6 +338,7 @@ register(
         "pad",
         _padded,
         emit=_emit_pad,
+        stored=True,
         reference=_reference_pad,
         layout=lambda node, layouts: layouts[0] or "row",
         cases=(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from npu_compiler.dtypes import SHORT
+from npu_compiler.dtypes import HALF, SHORT, attr_dtype
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError
 from npu_compiler.lowering import Builder
-from npu_compiler.ops import Lowering, load_all
+from npu_compiler.ops import Lowering, load_all, op_def
 from npu_compiler.target import Target
 from torch_ir.ir import IR, Node, Output, State, TensorSpec
 
@@ -36,6 +36,7 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
     nodes: list[Node] = []
     refusals: list[Refusal] = []
     lost: dict[str, TensorSpec] = {}
+    wide: dict[str, str] = {}
     wanted: dict[str, None] = {}
     for extracted in ir.nodes:
         node = replace(
@@ -46,15 +47,14 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
         if node.op in ops:
             nodes.append(node)
             continue
-        builder = Builder(node, specs, taken)
         try:
-            results = _lowering(node, specs, lowerings)(builder, node)
+            builder, results = _lowered(node, specs, taken, lowerings, wide)
         except Unsupported as error:
             refusals.append(Refusal(node.name, node.op, error.reason, node.loc, error.remedy))
             lost.update(zip(node.outputs, node.outs, strict=True))
             wanted.update((value, None) for value in node.inputs if value is not None)
             continue
-        made, renamed = builder.finish([results] if isinstance(results, str) else list(results))
+        made, renamed = builder.finish(results)
         nodes += made
         specs.update((output, spec) for n in made for output, spec in zip(n.outputs, n.outs, strict=True))
         aliases.update({original: aliases.get(value, value) for original, value in renamed.items()})
@@ -68,6 +68,63 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
         ir, inputs={**ir.inputs, **lost}, nodes=tuple(nodes), outputs=tuple(outputs), states=states
     )
     return lowered, tuple(refusals)
+
+
+def _lowered(
+    node: Node,
+    specs: Mapping[str, TensorSpec],
+    taken: set[str],
+    lowerings: Mapping[str, Lowering],
+    wide: dict[str, str],
+) -> tuple[Builder, list[str]]:
+    """What the node's lowering builds, and the values that stand for its outputs.
+
+    Arithmetic on floating point of 16 bits happens in float32, also within what one operation becomes.
+    ``wide`` knows the float32 value of every result that was narrowed for no other reason; what computes on
+    goes on from it, so that nothing is rounded that is not stored.
+    """
+    lowering = _lowering(node, specs, lowerings)
+    halves = [value for value in node.inputs if value is not None and specs[value].dtype in HALF]
+    narrow = any(spec.dtype in HALF for spec in node.outs)
+    if not halves and not narrow:
+        builder = Builder(node, specs, taken)
+        return builder, _listed(lowering(builder, node))
+    as_stored = _moved(node, specs, taken, lowering)
+    if as_stored is not None:
+        converted = narrow and any(made.op == "cast" for made in as_stored[0].nodes)
+        if converted or not wide.keys() >= set(halves):
+            taken.update(output for made in as_stored[0].nodes for output in made.outputs)
+            return as_stored
+    builder = Builder(node, specs, taken)
+    inputs = tuple(
+        wide.get(v) or builder.emit("cast", v, dtype="torch.float32") if v in halves else v
+        for v in node.inputs
+    )
+    attrs = {name: "torch.float32" if attr_dtype(v) in HALF else v for name, v in node.attrs.items()}
+    outs = tuple(replace(out, dtype="float32") if out.dtype in HALF else out for out in node.outs)
+    results = _listed(lowering(builder, replace(node, inputs=inputs, outs=outs, attrs=attrs)))
+    for index, (output, spec) in enumerate(zip(node.outputs, node.outs, strict=True)):
+        if spec.dtype in HALF:
+            wide[output] = results[index]
+            results[index] = builder.emit("cast", results[index], dtype=f"torch.{spec.dtype}")
+    return builder, results
+
+
+def _moved(
+    node: Node, specs: Mapping[str, TensorSpec], taken: set[str], lowering: Lowering
+) -> tuple[Builder, list[str]] | None:
+    """The lowering of a node that moves or converts elements and computes nothing; None for others."""
+    builder = Builder(node, specs, set(taken))
+    try:
+        results = _listed(lowering(builder, node))
+    except Unsupported:
+        return None
+    moves = all(op_def(made.op).alias is not None or op_def(made.op).stored for made in builder.nodes)
+    return (builder, results) if moves else None
+
+
+def _listed(results: str | Sequence[str]) -> list[str]:
+    return [results] if isinstance(results, str) else list(results)
 
 
 def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[str, Lowering]) -> Lowering:

@@ -1,0 +1,115 @@
+"""float16 and bfloat16: stored in 16 bits, rounded to nearest even, computed in float32."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import graphs
+import numpy as np
+import pytest
+import torch
+from aten_cases import CALLS, Calling
+from test_aten import REFUSED, flat
+
+from npu_compiler.compiler import compile_ir
+from npu_runtime.buffer import to_array
+from torch_ir import extract_ir
+from torch_ir.ir import IR
+
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+#: Half of the distance between 1 and the next number: the relative error of one rounding.
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+class Conversions(torch.nn.Module):
+    """Every way into and out of 16 bits."""
+
+    def forward(self, half: Any, brain: Any, single: Any) -> tuple[Any, ...]:
+        return (
+            *(half.float(), brain.float(), single.half(), single.bfloat16(), half.bfloat16(), brain.half()),
+            *(half + 0, brain * 1, single.half().float() * 1, single.bfloat16().float() * 1),
+            *(half.double(), brain.double(), half.flip(0), brain.reshape(256, 256).t().contiguous()),
+            *(single.double().half(), half != half, brain.bool(), torch.cat([half, half[:7]])),
+        )
+
+
+def every_number(dtype: torch.dtype) -> torch.Tensor:
+    return torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
+
+
+def singles() -> torch.Tensor:
+    """float32 numbers: random bits, all ties between two numbers of 16 bits, and their neighbours."""
+    random = torch.randint(-(1 << 31), 1 << 31, (100_000,), generator=torch.Generator().manual_seed(1))
+    ties = torch.arange(1 << 16) * 65536 + 0x8000
+    half = every_number(torch.float16).float()
+    between = (half[:-1] + half[1:]) / 2
+    near = [torch.nextafter(between, torch.tensor(end)) for end in (9e9, -9e9)]
+    bits = torch.cat([random, ties]).to(torch.int32).view(torch.float32)
+    return torch.cat([bits, between, *near, half])
+
+
+def test_every_number_is_converted_as_pytorch_does(guarded: graphs.GuardedDevice) -> None:
+    inputs = (every_number(torch.float16), every_number(torch.bfloat16), singles())
+    module = Conversions()
+    program = compile_ir(extract_ir(module, inputs, model_name="conversions"))
+    arrays = {spec.name: to_array(x) for spec, x in zip(program.input_specs, inputs, strict=True)}
+    ran = graphs.run(program, guarded, arrays, guarded=True)
+    for spec, expected in zip(program.output_specs, module(*inputs), strict=True):
+        got = ran.outputs[spec.name]
+        assert str(expected.dtype) == f"torch.{got.dtype}", spec.name
+        np.testing.assert_array_equal(got.astype(np.float64), expected.double().numpy(), err_msg=spec.name)
+    assert ran.damage == []
+
+
+def _has_floats(name: str) -> bool:
+    return any(x.dtype == torch.float32 for x in CALLS[name][1])
+
+
+def narrowed(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return value.to(dtype) if value.dtype == torch.float32 else value
+
+
+def call_in_half(name: str, dtype: str) -> tuple[IR, Any, tuple[torch.Tensor, ...], list[torch.Tensor]]:
+    """The call with its tensors in ``dtype``; and what float32 makes of the same rounded values, rounded.
+
+    The numbers that replace infinity belong to a dtype, so there PyTorch computes in 16 bits."""
+    function, inputs = CALLS[name]
+    module = copy.deepcopy(Calling(function)).eval().to(HALVES[dtype])
+    rounded = tuple(narrowed(x, HALVES[dtype]) for x in inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ir = extract_ir(module, rounded, model_name=name)
+    narrow = "nan_to_num" in name
+    wide = module if narrow else copy.deepcopy(module).float()
+    given = [x if narrow or x.dtype != HALVES[dtype] else x.float() for x in rounded]
+    with torch.no_grad():
+        results = flat(wide(*given))
+        expected = [
+            x.to(getattr(torch, ir.values()[output.value].dtype))
+            for x, output in zip(results, ir.outputs, strict=True)
+        ]
+    return ir, module, rounded, expected
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", HALVES)
+def test_calls_in_half_are_float32_rounded_once(dtype: str, guarded: graphs.GuardedDevice) -> None:
+    names = [n for n in sorted(CALLS.keys() - REFUSED.keys()) if _has_floats(n)]
+    irs, arrays, weights, expected = {}, {}, {}, {}
+    for name in names:
+        ir, module, inputs, expected[name] = call_in_half(name, dtype)
+        irs[name] = ir
+        arrays.update({f"{name}.{key}": to_array(x) for key, x in zip(ir.inputs, inputs, strict=True)})
+        weights.update({f"{name}.{key}": to_array(x) for key, x in module.state_dict().items()})
+    ran = graphs.run(compile_ir(graphs.merge(irs)), guarded, arrays, weights, guarded=True)
+    wrong = []
+    for name, ir in irs.items():
+        for output, wide in zip(ir.outputs, expected[name], strict=True):
+            got = ran.outputs[f"{name}.{output.name}"].astype(np.float64)
+            tolerance = 4 * ROUNDING[dtype]
+            if not np.allclose(got, wide.double().numpy(), tolerance, tolerance, equal_nan=True):
+                wrong.append(f"{name} {output.name}: {np.nanmax(np.abs(got - wide.double().numpy()))}")
+    assert not wrong
+    assert ran.damage == []
