@@ -9,6 +9,7 @@ from npu_compiler.lowering import Builder, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.elementwise import operand as _operand
+from torch_ir.expr import Expr
 from torch_ir.ir import Attr, Node
 
 
@@ -27,11 +28,21 @@ def operands(
     if len(tensors) != 1:
         raise unsupported(f"expected one or two tensors, got {len(tensors)}")
     first = names[0] not in node.attrs
-    scalar = as_number(node.attrs.get(names[1] if first else names[0]))
+    given = node.attrs.get(names[1] if first else names[0])
+    if isinstance(given, Expr):
+        common = dtype or promote_scalar(b.spec(tensors[0]).dtype, 1)
+        value, number = cast(b, tensors[0], common), cast(b, size_value(b, given), common)
+        return (value, number, {}) if first else (number, value, {})
+    scalar = as_number(given)
     common = dtype or promote_scalar(b.spec(tensors[0]).dtype, scalar)
     value = cast(b, tensors[0], common)
     scalar = float(scalar) if is_float(common) else int(scalar)
     return (value, None, {"scalar": scalar}) if first else (None, value, {"scalar": scalar})
+
+
+def size_value(b: Builder, size: Expr) -> str:
+    """A size that is known when the program runs, as an int64 of rank 0."""
+    return b.emit("size", value=size, dtype="torch.int64")
 
 
 def _promote_tensors(b: Builder, tensors: Sequence[str]) -> str:
@@ -198,10 +209,13 @@ def lower_clamp(b: Builder, node: Node) -> str:
     high = node.attrs.get("max_val", node.attrs.get("max", high))
     x = cast(b, _operand(b, node, 0), node.out.dtype)
     number = float if is_float(node.out.dtype) else int
-    if low is not None:
-        x = b.emit("relu", x) if low == 0 else b.emit("clamp_min", x, None, scalar=number(as_number(low)))
-    if high is not None:
-        x = b.emit("clamp_max", x, None, scalar=number(as_number(high)))
+    for name, bound in (("clamp_min", low), ("clamp_max", high)):
+        if isinstance(bound, Expr):
+            x = b.emit(name, x, cast(b, size_value(b, bound), node.out.dtype))
+        elif name == "clamp_min" and bound == 0:
+            x = b.emit("relu", x)
+        elif bound is not None:
+            x = b.emit(name, x, None, scalar=number(as_number(bound)))
     return x
 
 
@@ -214,6 +228,11 @@ def lower_clamp_tensor(b: Builder, node: Node) -> str:
         if bound is not None:
             x = b.emit(name, x, cast(b, bound, node.out.dtype))
     return x
+
+
+def _number_or_size(b: Builder, attr: Attr) -> str | float:
+    """A number as it is, a size as a tensor of rank 0."""
+    return size_value(b, attr) if isinstance(attr, Expr) else as_number(attr)
 
 
 def choose(b: Builder, condition: str, x: str | float, y: str | float, dtype: str) -> str:
@@ -230,7 +249,8 @@ def lower_where(b: Builder, node: Node) -> str:
     tensors = iter(_operand(b, node, index) for index in range(len(node.inputs)))
     condition = next(tensors)
     x, y = (
-        as_number(node.attrs[name]) if name in node.attrs else next(tensors) for name in ("self", "other")
+        _number_or_size(b, node.attrs[name]) if name in node.attrs else next(tensors)
+        for name in ("self", "other")
     )
     if not isinstance(x, str) and not isinstance(y, str):
         y = b.emit("full", shape=(), value=y, dtype=f"torch.{node.out.dtype}")
@@ -239,7 +259,7 @@ def lower_where(b: Builder, node: Node) -> str:
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
 def lower_masked_fill(b: Builder, node: Node) -> str:
-    value = as_number(node.attrs["value"]) if "value" in node.attrs else _operand(b, node, 2)
+    value = _number_or_size(b, node.attrs["value"]) if "value" in node.attrs else _operand(b, node, 2)
     return choose(b, _operand(b, node, 1), value, _operand(b, node, 0), node.out.dtype)
 
 

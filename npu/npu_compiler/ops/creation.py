@@ -13,14 +13,14 @@ from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import COMPUTE_TYPE, SHORT, STORAGE_TYPE, attr_dtype, is_float, literal
 from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_number, unsupported
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
-from npu_compiler.ops.arithmetic import choose
+from npu_compiler.ops.arithmetic import choose, size_value
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import TEMPLATE, check_dtypes
 from npu_compiler.select import BufferUse
 from npu_compiler.weights import const_expr
 from npu_runtime.program import WeightExpr
-from torch_ir.expr import Dim, ceil_div, is_static
+from torch_ir.expr import Dim, Expr, ceil_div, is_static
 from torch_ir.ir import Node, TensorSpec
 
 if TYPE_CHECKING:
@@ -153,6 +153,58 @@ register(
 )
 
 
+def _emit_size(e: Emitter, node: Node) -> None:
+    out, value = e.output(node), as_dim(node.attrs["value"])
+    check_dtypes(e, [out.dtype])
+    require_c_division(e, value)
+    symbols, symbol_args = e.symbol_args([value])
+    kind = COMPUTE_TYPE[out.dtype]
+    params = {
+        "target": {"type": STORAGE_TYPE[out.dtype], "row": "0", "step": "i"},
+        "sources": [],
+        "lines": [f"const {kind} t0 = ({kind})({size_text(value, '(long)')});"],
+        "index_type": "int",
+        "symbols": symbols,
+        "result": "t0",
+        "inner": "1",
+        "grain": 1,
+        "rows": "1",
+        "rows_per_item": 1,
+        "outer": [],
+    }
+    args = [BufferUse(out.buffer, "w"), *symbol_args]
+    e.call("size", "pointwise", TEMPLATE, params, node=node, dtype=SHORT[out.dtype], args=args, global_size=(1, 1))
+
+
+def require_c_division(e: Emitter, value: Dim) -> None:
+    """Refuses quotients and remainders of sizes that may be negative: C rounds those towards 0."""
+    for monomial, _ in value.terms if isinstance(value, Expr) else ():
+        for atom in monomial:
+            if atom.op in ("//", "%") and any(e.bounds(arg)[0] < 0 for arg in atom.args):
+                raise unsupported(f"{atom} as a value, whose parts may be negative")
+            for arg in atom.args:
+                require_c_division(e, arg)
+
+
+register(
+    OpDef(
+        "size",
+        lambda specs, attrs: (TensorSpec((), attr_dtype(attrs["dtype"])),),
+        reference=lambda torch, value, dtype: torch.full((), value, dtype=getattr(torch, attr_dtype(dtype))),
+        emit=_emit_size,
+        weight_expr=lambda node, exprs: (
+            _array_expr(np.array(node.attrs["value"], node.out.dtype))
+            if isinstance(node.attrs["value"], int)
+            else None
+        ),
+        cases=(
+            Case((), {"value": 7, "dtype": "torch.int64"}),
+            Case((), {"value": 7, "dtype": "torch.float32"}),
+        ),
+    )
+)
+
+
 def numbers(b: Builder, values: Sequence[float], dtype: str) -> str:
     """A constant vector."""
     return b.emit("numbers", values=tuple(values), shape=(len(values),), dtype=f"torch.{dtype}")
@@ -180,6 +232,8 @@ def lower_full(b: Builder, node: Node) -> str:
     value = node.attrs.get(
         "fill_value", node.attrs.get("s", node.attrs.get("value", float("ones" in node.op)))
     )
+    if isinstance(value, Expr):
+        return b.emit("expand", cast(b, size_value(b, value), node.out.dtype), shape=node.out.shape)
     number = as_number(value)
     if node.out.dtype == "bool":
         return full(b, node.out.shape, bool(number), "bool")
@@ -189,10 +243,11 @@ def lower_full(b: Builder, node: Node) -> str:
 @lowers("aten.arange.default", "aten.arange.start", "aten.arange.start_step")
 def lower_arange(b: Builder, node: Node) -> str:
     start = node.attrs.get("start", 0)
-    if not isinstance(start, (int, float)):
-        raise unsupported("a range from a symbolic start")
     step = as_number(node.attrs.get("step", 1))
-    return count(b, node.out.shape[0], node.out.dtype, start, step)
+    if isinstance(start, Expr):
+        offsets = count(b, node.out.shape[0], node.out.dtype, 0, step)
+        return b.emit("add", offsets, cast(b, size_value(b, start), node.out.dtype))
+    return count(b, node.out.shape[0], node.out.dtype, as_number(start), step)
 
 
 @lowers("aten.linspace.default")

@@ -9,6 +9,7 @@ from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import SHORT, STORAGE_TYPE
 from npu_compiler.lowering import Builder, as_number, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops.arithmetic import size_value
 from npu_compiler.ops.creation import full, positions
 from npu_compiler.ops.elementwise import cast, row
 from npu_compiler.ops.views import permute, reshape, slice_dim, tensor_input
@@ -131,10 +132,11 @@ def put(b: Builder, x: str, index: str, source: str, first: int, last: int, wrap
 
 def wrapped(b: Builder, index: str, size: Dim) -> str:
     """Indices counted from the end where negative."""
-    if not isinstance(size, int):
-        return index
-    low = b.emit("lt", index, None, scalar=0)
-    return b.emit("where", low, b.emit("add", index, None, scalar=size), index)
+    if isinstance(size, int):
+        from_end = b.emit("add", index, None, scalar=size)
+    else:
+        from_end = b.emit("add", index, cast(b, size_value(b, size), b.spec(index).dtype))
+    return b.emit("where", b.emit("lt", index, None, scalar=0), from_end, index)
 
 
 row(
@@ -145,6 +147,13 @@ row(
     dtypes=("int64",),
     attrs={"size": 7},
 )
+row(
+    "flat_index_in",  # the same for a size that is a value
+    "(({y} < 0) | ({y} >= {z}) ? ({T})(-1) : {x} * {z} + {y})",
+    arity=3,
+    reference=lambda torch, x, y, z: torch.where((y < 0) | (y >= z), -1, x * z + y),
+    dtypes=("int64",),
+)
 
 
 def linear(b: Builder, indices: Sequence[str], sizes: Sequence[Dim]) -> str:
@@ -152,12 +161,14 @@ def linear(b: Builder, indices: Sequence[str], sizes: Sequence[Dim]) -> str:
     of the range of its dimension."""
     if len(indices) == 1:
         return indices[0]
-    first, *others = (cast(b, index, "int64") for index in indices)
-    total = b.emit("flat_index", None, first, scalar=0, size=sizes[0]) if isinstance(sizes[0], int) else first
-    for index, size in zip(others, sizes[1:], strict=True):
-        if not isinstance(size, int):
-            raise unsupported("indices into several dimensions of symbolic size")
-        total = b.emit("flat_index", total, index, size=size)
+    total: str | None = None
+    for index, size in zip((cast(b, index, "int64") for index in indices), sizes, strict=True):
+        before: Attrs = {"scalar": 0} if total is None else {}
+        if isinstance(size, int):
+            total = b.emit("flat_index", total, index, size=size, **before)
+        else:
+            total = b.emit("flat_index_in", total, index, size_value(b, size), **before)
+    assert total is not None
     return total
 
 
