@@ -1,4 +1,4 @@
-"""Sentence embeddings by a small BERT (all-MiniLM-L6-v2), with the state_dict keys of the published checkpoint."""
+"""Sentence embeddings by a small BERT (all-MiniLM-L6-v2), with the state_dict keys of its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SentenceEncoder", "all_minilm_l6_v2", "randomize"]
 
 
 class Embeddings(nn.Module):
-    """Tokens ``[n, length]`` to vectors ``[n, length, width]``: word, place and segment (always the first)."""
+    """Tokens ``[n, length]`` to vectors ``[n, length, width]``: word, place and first segment."""
 
     def __init__(self, vocabulary: int, positions: int, width: int) -> None:
         super().__init__()
@@ -98,7 +98,8 @@ class Encoder(nn.Module):
 
 class SentenceEncoder(nn.Module):
     """Tokens and mask (1: a token, 0: padding), int64 ``[n, length]``, to vectors of length 1, float32
-    ``[n, width]``: the mean over each sentence's tokens, normalised. The checkpoint's pooler has no part in it.
+    ``[n, width]``: the mean over each sentence's tokens, normalised. The checkpoint's pooler has no part in
+    it.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ def operands(
 
 def size_value(b: Builder, size: Expr) -> str:
     """A size that is known when the program runs, as an int64 of rank 0."""
-    return b.emit("size", value=size, dtype="torch.int64")
+    return b.emit("reshape", b.emit("sizes", values=(size,), dtype="torch.int64"), shape=())
 
 
 def _promote_tensors(b: Builder, tensors: Sequence[str]) -> str:

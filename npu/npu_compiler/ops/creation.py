@@ -153,27 +153,38 @@ register(
 )
 
 
-def _emit_size(e: Emitter, node: Node) -> None:
-    out, value = e.output(node), as_dim(node.attrs["value"])
+def _emit_sizes(e: Emitter, node: Node) -> None:
+    out, values = e.output(node), as_dims(node.attrs["values"])
     check_dtypes(e, [out.dtype])
-    require_c_division(e, value)
-    symbols, symbol_args = e.symbol_args([value])
+    for value in values:
+        require_c_division(e, value)
+    symbols, symbol_args = e.symbol_args(values)
     kind = COMPUTE_TYPE[out.dtype]
+    *most, last = (f"({kind})({size_text(value, '(long)')})" for value in values)
+    chosen = "".join(f"i == {index} ? {text} : " for index, text in enumerate(most)) + last
     params = {
         "target": {"type": STORAGE_TYPE[out.dtype], "row": "0", "step": "i"},
         "sources": [],
-        "lines": [f"const {kind} t0 = ({kind})({size_text(value, '(long)')});"],
+        "lines": [f"const {kind} t0 = {chosen};"],
         "index_type": "int",
         "symbols": symbols,
         "result": "t0",
-        "inner": "1",
-        "grain": 1,
+        "inner": str(len(values)),
+        "grain": len(values),
         "rows": "1",
         "rows_per_item": 1,
         "outer": [],
     }
-    args = [BufferUse(out.buffer, "w"), *symbol_args]
-    e.call("size", "pointwise", TEMPLATE, params, node=node, dtype=SHORT[out.dtype], args=args, global_size=(1, 1))
+    e.call(
+        "sizes",
+        "pointwise",
+        TEMPLATE,
+        params,
+        node=node,
+        dtype=SHORT[out.dtype],
+        args=[BufferUse(out.buffer, "w"), *symbol_args],
+        global_size=(1, 1),
+    )
 
 
 def require_c_division(e: Emitter, value: Dim) -> None:
@@ -186,21 +197,19 @@ def require_c_division(e: Emitter, value: Dim) -> None:
                 require_c_division(e, arg)
 
 
+def _sizes_expr(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr | None:
+    values = as_dims(node.attrs["values"])
+    return _array_expr(np.array(values, node.out.dtype)) if all_static(values) else None
+
+
 register(
     OpDef(
-        "size",
-        lambda specs, attrs: (TensorSpec((), attr_dtype(attrs["dtype"])),),
-        reference=lambda torch, value, dtype: torch.full((), value, dtype=getattr(torch, attr_dtype(dtype))),
-        emit=_emit_size,
-        weight_expr=lambda node, exprs: (
-            _array_expr(np.array(node.attrs["value"], node.out.dtype))
-            if isinstance(node.attrs["value"], int)
-            else None
-        ),
-        cases=(
-            Case((), {"value": 7, "dtype": "torch.int64"}),
-            Case((), {"value": 7, "dtype": "torch.float32"}),
-        ),
+        "sizes",
+        lambda specs, attrs: (TensorSpec((len(as_dims(attrs["values"])),), attr_dtype(attrs["dtype"])),),
+        reference=lambda torch, values, dtype: torch.tensor(values, dtype=getattr(torch, attr_dtype(dtype))),
+        emit=_emit_sizes,
+        weight_expr=_sizes_expr,
+        cases=(Case((), {"values": (7, 2, 5), "dtype": "torch.int64"}),),
     )
 )
 
