@@ -24,9 +24,7 @@ STORAGE_TYPE: Mapping[str, str] = MappingProxyType(
     }
 )
 #: What a kernel computes with.
-COMPUTE_TYPE: Mapping[str, str] = MappingProxyType(
-    {**STORAGE_TYPE, "float16": "float", "bfloat16": "float"}
-)
+COMPUTE_TYPE: Mapping[str, str] = MappingProxyType({**STORAGE_TYPE, "float16": "float", "bfloat16": "float"})
 #: Floating point of 16 bits: a form of storage. Kernels compute in float32 and round when they store.
 HALF = frozenset({"float16", "bfloat16"})
 #: The short form in kernels' names.

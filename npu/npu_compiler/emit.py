@@ -14,8 +14,8 @@ from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse, kernel_
 from npu_compiler.target import Target
 from npu_compiler.tuning import Tile, igemm_tile
 from npu_compiler.views import View, place
-from npu_compiler.weights import Pack, Transforms, constant_exprs
-from npu_runtime.program import Transform
+from npu_compiler.weights import Pack, Transforms, as_stored, constant_exprs
+from npu_runtime.program import Transform, WeightExpr
 from torch_ir.expr import Dim, bounds_of, gcd_of, symbol, symbols_of
 from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, Output, TensorSpec
 
@@ -91,12 +91,20 @@ class Emitter:
         """Whether the value is computed when weights are loaded."""
         return value in self._constants
 
+    def constant(self, value: str) -> tuple[WeightExpr, str]:
+        """How a constant value is computed, and the dtype it takes on the device: what was only widened to
+        float32 for arithmetic can lie there in 16 bits."""
+        expr = self._constants[value]
+        return as_stored(expr, self.ir) or (expr, self._specs[value].dtype)
+
     def weight(
-        self, value: str, shape: tuple[int, ...], pack: Pack = lambda expr: expr, dtype: str = ""
+        self, value: str, shape: tuple[int, ...], pack: Pack = lambda expr: expr, *, stored: bool = False
     ) -> View:
-        """A constant value in a form of its own: ``pack`` rearranges its expression into ``shape``."""
-        dtype = dtype or self._specs[value].dtype
-        name = self._transforms.add(pack(self._constants[value]), shape, dtype)
+        """A constant value in a form of its own: ``pack`` rearranges its expression into ``shape``.
+
+        ``stored``: in the dtype that ``constant`` tells."""
+        expr, dtype = self.constant(value) if stored else (self._constants[value], self._specs[value].dtype)
+        name = self._transforms.add(pack(expr), shape, dtype)
         spec = TensorSpec(shape, dtype)
         self.buffers.setdefault(name, BufferInfo("weight", name, spec.nbytes))
         return place(name, spec)

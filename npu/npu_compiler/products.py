@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import step_text, unpack_body
+from npu_compiler.dtypes import SHORT
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
 LANES = 8
+#: Types that packed weights may have in memory.
+PANEL_TYPES = frozenset({"float16", "bfloat16", "float32"})
 
 
 def round_up(number: int, multiple: int) -> int:
@@ -47,12 +50,15 @@ def epilogue_lines(epilogue: Attr) -> list[str]:
     return lines
 
 
-def pack_panels(groups: int, out: int, inner: int, kernel: tuple[int, int], width: int) -> tuple[int, Any]:
-    """Packing of a weight [groups*out, inner, *kernel] into panels of ``width`` channels, then zeros for taps
-    outside the image: see the kernel's template. Returns the element count and the rearrangement."""
+def pack_panels(
+    groups: int, out: int, inner: int, kernel: tuple[int, int], width: int, dtype: str
+) -> tuple[int, int, Any]:
+    """Packing of a weight [groups*out, inner, *kernel] of ``dtype`` into panels of ``width`` channels, then
+    zeros for taps outside the image: see the kernel's template. Returns where the zeros start, the element
+    count and the rearrangement."""
     panels = -(-out // width)
     body = groups * panels * width * inner * kernel[0] * kernel[1]
-    tail = round_up(inner, LANES)
+    tail = round_up(inner, LANES) * ITEM_SIZE["float32"] // ITEM_SIZE[dtype]
 
     def pack(expr: WeightExpr) -> WeightExpr:
         split = ["reshape", expr, [groups, out, inner, *kernel]]
@@ -61,7 +67,7 @@ def pack_panels(groups: int, out: int, inner: int, kernel: tuple[int, int], widt
         ordered = ["permute", tiles, [0, 1, 4, 5, 3, 2]]
         return ["pad", ["reshape", ordered, [body]], [[0, tail]]]
 
-    return body, pack
+    return body, body + tail, pack
 
 
 def pack_bias(groups: int, out: int, width: int) -> tuple[int, Any]:
@@ -80,13 +86,15 @@ def packed_rows(e: Emitter, value: str) -> tuple[View, int] | None:
     """The weight matrix ``value`` as a linear layer of this graph has it packed, and its panels' width: row
     ``r``, column ``k`` of K is element ``r // width * K * width + k * width + r % width``. None where no
     layer reads it."""
-    layers = (node for node in e.ir.nodes if node.op == "linear" and node.inputs[1] == value)
-    if e.spec(value).dtype != "float32" or next(layers, None) is None:
+    layers = (str(node.inputs[1]) for node in e.ir.nodes if node.op == "linear")
+    read = (e.constant(weight) for weight in layers if e.is_constant(weight))
+    dtype = e.spec(value).dtype
+    if dtype not in PANEL_TYPES or e.constant(value) not in read:
         return None
     rows, columns = (int(str(size)) for size in e.spec(value).shape)
     width = panel_width(rows)
-    body, pack = pack_panels(1, rows, columns, (1, 1), width)
-    return e.weight(value, (body + round_up(columns, LANES),), pack), width
+    _, count, pack = pack_panels(1, rows, columns, (1, 1), width, dtype)
+    return e.weight(value, (count,), pack), width
 
 
 def is_vector_view(e: Emitter, view: View) -> bool:
@@ -120,13 +128,13 @@ def residual_view(e: Emitter, node: Node, y: View, vectors: bool) -> View | None
     return made
 
 
-def conv_cost(node: Node, x: TensorSpec, weights: Dim, taps: Dim) -> Cost:
-    """2 operations per multiply-add; each input, weight and output element once."""
+def conv_cost(node: Node, x: TensorSpec, weights: Dim, taps: Dim, stored: str = "float32") -> Cost:
+    """2 operations per multiply-add; each input, output and weight element (of dtype ``stored``) once."""
     size = ITEM_SIZE[x.dtype]
     residual = node.out.numel * size if len(node.inputs) > 3 and node.inputs[3] else 0
     return Cost(
         flops=2 * node.out.numel * taps,
-        bytes_read=(x.numel + weights) * size + residual,
+        bytes_read=x.numel * size + weights * ITEM_SIZE[stored] + residual,
         bytes_written=node.out.numel * size,
     )
 
@@ -157,12 +165,13 @@ def igemm(
     inner, out_group = int(str(channels)) // groups, int(str(out)) // groups
     pixels = batch * out_height * out_width
     vectors = is_vector_view(e, y) and (groups == 1 or out_group % LANES == 0)
-    tile = e.tile(op, pixels=pixels, out=out_group, inner=inner, taps=kernel[0] * kernel[1], groups=groups)
+    taps = kernel[0] * kernel[1]
+    tile = e.tile(op, pixels=pixels, out=out_group, inner=inner, taps=taps, groups=groups)
     wide = tile.nv * LANES
-    body, pack = pack_panels(groups, out_group, inner, kernel, wide)
-    weight = node.inputs[1]
-    assert weight is not None
-    w = e.weight(weight, (body + round_up(inner, LANES),), lambda expr: pack(prepare(expr)))
+    weight = str(node.inputs[1])
+    _, stored = e.constant(weight)
+    body, count, pack = pack_panels(groups, out_group, inner, kernel, wide, stored)
+    w = e.weight(weight, (count,), lambda expr: pack(prepare(expr)), stored=True)
     panels = -(-out_group // wide)
     buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -206,6 +215,7 @@ def igemm(
     params = {
         "mr": tile.mr,
         "nv": tile.nv,
+        "weight": SHORT[stored],
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
         "unroll": next(step for step in (4, 3, 2, 1) if inner % step == 0),
@@ -228,7 +238,9 @@ def igemm(
         global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks),
         local_size=(1, 1),
         cost=cost
-        or conv_cost(node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel)),
+        or conv_cost(
+            node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel), stored
+        ),
     )
 
 

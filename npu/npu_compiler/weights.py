@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from npu_compiler.dtypes import HALF
 from npu_compiler.ops import op_def
 from npu_runtime.program import StateSpec, Transform, WeightExpr
 from torch_ir.ir import IR, Node, State
@@ -75,6 +76,38 @@ def _node_expr(node: Node, known: dict[str, WeightExpr]) -> WeightExpr | None:
 def _number(attr: object) -> float:
     assert isinstance(attr, (int, float))
     return attr
+
+
+#: Functions of transforms that put elements elsewhere and change none.
+_ARRANGING = ("permute", "reshape", "slice", "pad", "broadcast")
+
+
+def as_stored(expr: WeightExpr, ir: IR) -> tuple[WeightExpr, str] | None:
+    """A weight that is only widened to float32, and perhaps rearranged, as the same rearrangement of its 16
+    bits; and their dtype. None for others."""
+    if expr[0] == "cast" and expr[2] == "float32":
+        dtype = _dtype(expr[1], ir)
+        return (expr[1], dtype) if dtype in HALF else None
+    if expr[0] not in _ARRANGING:
+        return None
+    inner = as_stored(expr[1], ir)
+    return None if inner is None else (_tidy([expr[0], inner[0], *expr[2:]]), inner[1])
+
+
+def _dtype(expr: WeightExpr, ir: IR) -> str:
+    if expr[0] == "tensor":
+        return ir.weights[expr[1]].dtype
+    if expr[0] in ("const", "cast"):
+        return str(expr[1] if expr[0] == "const" else expr[2])
+    return _dtype(expr[1], ir) if expr[0] in _ARRANGING else ""
+
+
+def _tidy(expr: WeightExpr) -> WeightExpr:
+    """Two permutations as one, so that equal tensors have equal expressions."""
+    if expr[0] == "permute" and expr[1][0] == "permute":
+        dims = [expr[1][2][i] for i in expr[2]]
+        return expr[1][1] if dims == sorted(dims) else ["permute", expr[1][1], dims]
+    return expr
 
 
 class Transforms:

@@ -63,6 +63,43 @@ def test_every_number_is_converted_as_pytorch_does(guarded: graphs.GuardedDevice
     assert ran.damage == []
 
 
+class Tied(torch.nn.Module):
+    """An embedding whose table is the last layer's weight too, around a convolution and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.randn(29, 24))
+        self.conv = torch.nn.Conv2d(5, 16, 3, padding=1)
+        self.linear = torch.nn.Linear(16, 24, bias=False)
+
+    def forward(self, tokens: Any, image: Any) -> Any:
+        hidden = self.linear(self.conv(image).mean((2, 3))) + torch.nn.functional.embedding(
+            tokens, self.table
+        )
+        return hidden @ self.table.t()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_weights_of_products_lie_on_the_device_once_and_in_16_bits(
+    dtype: str, guarded: graphs.GuardedDevice
+) -> None:
+    torch.manual_seed(2)
+    module = Tied().eval().to(HALVES[dtype])
+    inputs = (torch.tensor([3, 28, 0]), torch.randn(3, 5, 7, 9).to(HALVES[dtype]))
+    program = compile_ir(extract_ir(module, inputs, model_name="tied"))
+    weights = [(t.name.split("@")[0], t.dtype, t.shape) for t in program.transforms if "bias" not in t.name]
+    assert sorted(name for name, *_ in weights) == ["conv.weight", "linear.weight", "table"]
+    assert {kind for _, kind, _ in weights} == {dtype}
+    arrays = {spec.name: to_array(x) for spec, x in zip(program.input_specs, inputs, strict=True)}
+    loaded = {key: to_array(x) for key, x in module.state_dict().items()}
+    ran = graphs.run(program, guarded, arrays, loaded, guarded=True)
+    with torch.no_grad():
+        expected = module.float()(inputs[0], inputs[1].float()).numpy()
+    (got,) = (array.astype(np.float32) for array in ran.outputs.values())
+    np.testing.assert_allclose(got, expected, rtol=2 * ROUNDING[dtype], atol=ROUNDING[dtype])
+    assert ran.damage == []
+
+
 def _has_floats(name: str) -> bool:
     return any(x.dtype == torch.float32 for x in CALLS[name][1])
 
