@@ -3,7 +3,7 @@ PyTorch.
 
 A file whose name starts with ``_`` is a base for ``extends`` and no model of its own. ``extends: NAME`` takes
 everything from ``NAME.yaml`` beside the file: mappings merge key by key, anything else is replaced
-(``weights`` and ``verify.dataset`` always wholly), and ``default`` is not inherited.
+(``weights``, ``verify.dataset`` and ``verify.sentences`` always wholly), and ``default`` is not inherited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.yaml_source import ConfigError, Key, Source, merge, quoted, read_
 __all__ = ["ConfigError", "ModelConfig", "find_config", "load_config", "load_configs", "model_files"]
 
 #: Keys that a file replaces wholly instead of merging them into its base's.
-_WHOLE: frozenset[Key] = frozenset({("weights",), ("verify", "dataset")})
+_WHOLE: frozenset[Key] = frozenset({("weights",), ("verify", "dataset"), ("verify", "sentences")})
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 

@@ -10,11 +10,11 @@ from pipelines import checkpoint
 from pipelines.fingerprint import Observed
 from pipelines.job import Job, write_atomic
 from pipelines.packages import FetchError, check_sha256, take_file, take_files, wheel_of
-from pipelines.schema import Dataset, LocalFile, PackageFile
+from pipelines.schema import Dataset, LocalFile, PackageFile, Sentences
 
 
 def run(job: Job) -> Observed | None:
-    """Makes ``source_weights``, ``source_info`` and, where one is configured, ``dataset``."""
+    """Makes ``source_weights``, ``source_info`` and, where data to verify on are configured, ``dataset``."""
     weights, observed = job.config.weights, None
     info: dict[str, object] = {"kind": weights.kind}
     if weights.random is not None:
@@ -34,8 +34,11 @@ def run(job: Job) -> Observed | None:
         checkpoint.from_huggingface(weights.huggingface, weights, job.root, job.source_weights)
         info["label"] = f"Hugging Face {weights.huggingface}"
     write_atomic(job.source_info, json.dumps(info, indent=2, sort_keys=True) + "\n")
-    if job.config.verify.dataset is not None:
-        _dataset(job, job.config.verify.dataset)
+    verify = job.config.verify
+    if verify.dataset is not None:
+        _data(job, verify.dataset, verify.dataset.files)
+    if verify.sentences is not None:
+        _data(job, verify.sentences, verify.sentences.tokenizer)
     return observed
 
 
@@ -68,8 +71,8 @@ def _file(job: Job, source: LocalFile) -> None:
     checkpoint.convert(path, job.config.weights, job.source_weights)
 
 
-def _dataset(job: Job, dataset: Dataset) -> None:
-    job.progress(f"downloading {dataset.package} {dataset.version}")
-    wheel = wheel_of(dataset.package, dataset.version, job.downloads)
-    count = take_files(wheel, dataset.files, dataset.sha256, job.dataset_dir)
-    job.say(f"{count} files of {dataset.package} {dataset.version}")
+def _data(job: Job, source: Dataset | Sentences, files: str) -> None:
+    job.progress(f"downloading {source.package} {source.version}")
+    wheel = wheel_of(source.package, source.version, job.downloads)
+    count = take_files(wheel, files, source.sha256, job.dataset_dir)
+    job.say(f"{count} file{'s' * (count > 1)} of {source.package} {source.version}")

@@ -93,7 +93,8 @@ class Job:
     def paths(self, artifact: str) -> tuple[Path, ...]:
         """All files (or the folder) of ``artifact``: one per program where it is per program, none where the
         configuration asks for none."""
-        if artifact == "dataset" and self.config.verify.dataset is None:
+        verify = self.config.verify
+        if artifact == "dataset" and verify.dataset is None and verify.sentences is None:
             return ()
         if artifact == ("npubin" if self.config.fallback == "allow" else "parts"):
             return ()
@@ -113,7 +114,7 @@ class Job:
 
     @property
     def dataset_dir(self) -> Path:
-        """The files of ``verify.dataset``, by their base names."""
+        """The files of ``verify.dataset`` or ``verify.sentences``, by their base names."""
         return self.path("dataset")
 
     def ir(self, program: str = "main") -> Path:

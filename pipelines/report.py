@@ -327,6 +327,8 @@ def summary(facts: Facts) -> list[str]:
             f"top-1 {found.top1}/{found.images}, top-5 {found.top5}/{found.images} "
             f"(PyTorch {found.reference_top1} and {found.reference_top5})",
         )
+    if verify.sentences:
+        table.add_row("", f"cosines {', '.join(f'{pair.found:.3f}' for pair in verify.sentences)}")
     for program in facts.bench.programs:
         named = len(facts.bench.programs) > 1
         table.add_row(f"latency {program.program}" if named else "latency", _latency_text(program, facts))

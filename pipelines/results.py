@@ -93,6 +93,16 @@ class ImageCheck(Record, frozen=True):
         return self.expected[0].index == self.found[0].index
 
 
+class SentenceCheck(Record, frozen=True):
+    """Two sentences and the cosine of their vectors: as it is known, by PyTorch, by the compiled program."""
+
+    first: str
+    second: str
+    known: float
+    expected: float
+    found: float
+
+
 class Accuracy(Record, frozen=True):
     """Counts of images whose label is the best class, or among the five best."""
 
@@ -118,6 +128,7 @@ class VerifyResult(Record, frozen=True):
     dataset: str = ""
     images: tuple[ImageCheck, ...] = ()
     accuracy: Accuracy | None = None
+    sentences: tuple[SentenceCheck, ...] = ()
 
 
 class KernelTime(Record, frozen=True):

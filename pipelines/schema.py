@@ -198,6 +198,32 @@ class Dataset(Section):
         return self
 
 
+class SentencePair(Section):
+    """Two sentences, and the cosine of their vectors as it is known from elsewhere."""
+
+    first: str
+    second: str
+    cosine: Annotated[float, Field(ge=-1, le=1)]
+
+
+class Sentences(Section):
+    """Pairs of sentences for a program that makes a vector of each, tokenised by a pinned package's file."""
+
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    version: Version
+    sha256: Sha256
+    """Of the package file (the wheel)."""
+    tokenizer: str
+    """The path of tokenizer.json inside the package."""
+    tokens: Name = "input_ids"
+    """The input that takes the tokens, one row per sentence."""
+    mask: Name = "attention_mask"
+    """The input that is 1 where there is a token and 0 where there is padding."""
+    pairs: Annotated[tuple[SentencePair, ...], Field(min_length=1)]
+    tolerance: Annotated[float, Field(gt=0)] = 1e-3
+    """Largest difference of a cosine from the known one."""
+
+
 class VerifyKnobs(Section):
     """How the compiled programs are compared with PyTorch, and what fails the build."""
 
@@ -214,6 +240,13 @@ class VerifyKnobs(Section):
     sizes: tuple[dict[Name, int], ...] = ()
     """Values of the symbols to compare at, each a mapping. Default: each symbol's bounds."""
     dataset: Dataset | None = None
+    sentences: Sentences | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> Self:
+        if self.dataset is not None and self.sentences is not None:
+            raise problem("a model is verified on images (dataset) or on sentences; keep one of the two")
+        return self
 
     @model_validator(mode="after")
     def _labels_for_accuracy(self) -> Self:
@@ -281,6 +314,13 @@ class ModelConfig(Section):
             if dataset.input is not None and dataset.input not in inputs:
                 raise problem(f"no input is called {quoted(dataset.input)}{suggest(dataset.input, inputs)}",
                               ("verify", "dataset", "input"))
+        sentences = self.verify.sentences
+        if sentences is not None:
+            inputs = list(next(iter(self.programs.values())).inputs)
+            for key, name in (("tokens", sentences.tokens), ("mask", sentences.mask)):
+                if name not in inputs:
+                    raise problem(f"no input is called {quoted(name)}{suggest(name, inputs)}",
+                                  ("verify", "sentences", key))
         return self
 
     def knob(self, path: str) -> object:

@@ -22,15 +22,17 @@ from pipelines.programs import open_program
 from pipelines.reference import Reference
 from pipelines.results import (
     ImageCheck,
+    SentenceCheck,
     TensorCheck,
     VerifyResult,
     environment_of,
     file_digest,
     write_result,
 )
-from pipelines.schema import Dataset, VerifyKnobs
+from pipelines.schema import Dataset, Sentences, VerifyKnobs
+from pipelines.sentences import cosine, encode
 
-MADE_UP, IMAGES = "made-up inputs", "images"
+MADE_UP, IMAGES, SENTENCES = "made-up inputs", "images", "sentences"
 
 
 class VerifyError(ValueError):
@@ -124,6 +126,9 @@ def run(job: Job) -> Observed:
     images: list[ImageCheck] = []
     if knobs.dataset is not None:
         images = list(_compare_images(job, knobs.dataset, compiled, reference, comparisons))
+    pairs: tuple[SentenceCheck, ...] = ()
+    if knobs.sentences is not None:
+        pairs = _compare_sentences(job, knobs.sentences, compiled, reference, comparisons)
     checks = tuple(comparison.check() for comparison in comparisons.values())
     labelled = knobs.dataset is not None and knobs.dataset.labels is not None
     result = VerifyResult(
@@ -142,12 +147,14 @@ def run(job: Job) -> Observed:
         else "",
         images=tuple(images),
         accuracy=accuracy(images) if images else None,
+        sentences=pairs,
     )
     for comparison in comparisons.values():
         problem = problem_of(comparison.check(), knobs)
         if problem:
             raise VerifyError(f"{job.label}: {problem}{_place(job, compiled, reference, comparison)}")
     _require_accuracy(job.label, result, knobs)
+    _require_cosines(job.label, result, knobs)
     write_result(job.verify_result, result)
     job.say(_summary(result, labelled))
     return factory.observed(job.root)
@@ -258,6 +265,53 @@ def _compare_images(
             )
 
 
+def _compare_sentences(
+    job: Job,
+    sentences: Sentences,
+    compiled: Compiled,
+    reference: Reference,
+    comparisons: dict[tuple[Any, ...], Comparison],
+) -> tuple[SentenceCheck, ...]:
+    """The first program on every pair, the shorter sentence padded; its first output holds the vectors."""
+    name, program = next(iter(job.config.programs.items()))
+    batch, length = program.inputs[sentences.tokens].shape[:2]
+    bounds = program.symbols
+    found = []
+    for number, pair in enumerate(sentences.pairs):
+        job.progress("sentences", number, len(sentences.pairs))
+        tokens, mask = encode(
+            job.dataset_dir, sentences, (pair.first, pair.second), length if isinstance(length, int) else None
+        )
+        sizes = upper_sizes(job.config, {})
+        for symbol, size in zip((batch, length), tokens.shape, strict=True):
+            if isinstance(symbol, str) and not bounds[symbol].min <= size <= bounds[symbol].max:
+                raise DatasetError(f"{job.label}: two sentences need {symbol} = {size}; widen its bounds")
+            sizes |= {symbol: size} if isinstance(symbol, str) else {}
+        rows = np.arange(batch) % 2 if isinstance(batch, int) else np.arange(2)
+        given = {sentences.tokens: tokens[rows], sentences.mask: mask[rows]}
+        inputs = {**made_up_inputs(program, sizes, (job.config.verify.seed,)), **given}
+        reference.reset()
+        ours = compiled.run(name, inputs, compiled.weights.new_state())
+        theirs = reference.call(program.method, inputs)
+        setting = Setting(SENTENCES, {}, {name: inputs})
+        _add_outputs(job, name, setting, ours, theirs, comparisons)
+        vectors = next(iter(ours.values()))
+        found.append(
+            SentenceCheck(pair.first, pair.second, pair.cosine, cosine(*theirs[0][:2]), cosine(*vectors[:2]))
+        )
+    return tuple(found)
+
+
+def _require_cosines(label: str, result: VerifyResult, knobs: VerifyKnobs) -> None:
+    for pair in result.sentences:
+        assert knobs.sentences is not None
+        if not abs(pair.found - pair.known) <= knobs.sentences.tolerance:
+            raise VerifyError(
+                f"{label}: {pair.first!r} and {pair.second!r} have the cosine {pair.found:.4f} "
+                f"(PyTorch: {pair.expected:.4f}); {pair.known} is expected, to {knobs.sentences.tolerance}"
+            )
+
+
 def _add_outputs(
     job: Job,
     program: str,
@@ -328,4 +382,6 @@ def _summary(result: VerifyResult, labelled: bool) -> str:
         text += f", same top-1 as PyTorch on {found.agree_top1}/{found.images} images"
         if labelled:
             text += f", top-1 {found.top1}/{found.images}, top-5 {found.top5}/{found.images}"
+    if result.sentences:
+        text += f", cosines {', '.join(f'{pair.found:.3f}' for pair in result.sentences)}"
     return text

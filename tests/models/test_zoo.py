@@ -9,11 +9,18 @@ import pytest
 import torch
 
 from pipelines.zoo.efficientnet_lite import SameConv2d, efficientnet_lite0
+from pipelines.zoo.minilm import all_minilm_l6_v2
 from pipelines.zoo.randomize import randomize
 from pipelines.zoo.resnet import resnet18, resnet50
 
 FACTORIES = {"resnet18": resnet18, "resnet50": resnet50, "efficientnet_lite0": efficientnet_lite0}
-PARAMETERS = {"resnet18": 11_689_512, "resnet50": 25_557_032, "efficientnet_lite0": 4_652_008}
+LAYOUTS = {**FACTORIES, "all_minilm_l6_v2": all_minilm_l6_v2}
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "efficientnet_lite0": 4_652_008,
+    "all_minilm_l6_v2": 22_565_376,
+}
 
 
 def layout(name: str) -> dict[str, tuple[int, ...]]:
@@ -33,10 +40,10 @@ def layout(name: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_state_dict_has_the_published_keys_and_shapes(name: str) -> None:
     with torch.device("meta"):
-        model = FACTORIES[name]()
+        model = LAYOUTS[name]()
     assert {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()} == layout(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
 
