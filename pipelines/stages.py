@@ -99,8 +99,8 @@ STAGES: tuple[Stage, ...] = (
         files=_target_files,
         knobs=("precision", "fallback", "compile"), templates=("ops", "lib"),
         code=("npu_compiler", "npu_runtime.program", "npu_runtime.npubin", "torch_ir.ir", "torch_ir.expr",
-              "torch_ir.serialize", "pipelines.compile"),
-        libraries=("jinja2", "numpy", "ml_dtypes", "msgspec"),
+              "torch_ir.serialize", "torch_ir.decompose", "torch_ir.tracing", "pipelines.compile"),
+        libraries=("jinja2", "numpy", "ml_dtypes", "msgspec", "torch"),
     ),
     Stage(
         "weights", "pipelines.weights:run", "prepares the weights as the programs want them",

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "torch_ir.ir",
         "torch_ir.expr",
         "torch_ir.errors",
+        "torch_ir.calling",  # an extracted node's arguments, for the interpreter
         "torch_ir.serialize",
         "torch_ir.printer",
         "npu_runtime.program",
@@ -44,6 +45,8 @@ ONLY_IN = {
         "torch_ir.extract",
         "torch_ir.exporting",  # the part of extract that calls torch.export
         "torch_ir.eager",
+        "torch_ir.tracing",
+        "torch_ir.decompose",  # PyTorch's own tables of simpler operations
         "npu_compiler.interpret",  # an op's meaning is a function of PyTorch; loaded when it is called
     },
     "jinja2": {"npu_compiler.render"},

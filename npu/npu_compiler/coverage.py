@@ -8,6 +8,7 @@ from typing import Any
 
 from npu_compiler.emit import Emitter, Options
 from npu_compiler.errors import Refusal, UnsupportedOpError
+from npu_compiler.passes.decompose import decompose
 from npu_compiler.passes.lower import lower, lower_known
 from npu_compiler.pipeline import PASSES
 from npu_compiler.subgraph import subgraph
@@ -96,10 +97,10 @@ def refusals(ir: IR, target: Target) -> tuple[Refusal, ...]:
 
     What a refused node makes counts as an input of the program.
     """
-    lowered, refused = lower_known(ir)
+    lowered, refused = lower_known(decompose(ir, target))
     nodes = {node.name: node for node in ir.nodes}
-    found = {item.node: item for item in refused}
-    for item in _emission_refusals(lowered, target):
+    found: dict[str, Refusal] = {}
+    for item in (*refused, *_emission_refusals(lowered, target)):
         for name in _blamed(ir, target, item, nodes):
             node = nodes.get(name) or Node(name, item.op, (), (), (), loc=item.loc)
             found.setdefault(name, Refusal(name, node.op, item.reason, node.loc, item.remedy))
@@ -109,7 +110,7 @@ def refusals(ir: IR, target: Target) -> tuple[Refusal, ...]:
 
 def _emission_refusals(lowered: IR, target: Target) -> tuple[Refusal, ...]:
     for step in PASSES:
-        if step is not lower:
+        if step not in (decompose, lower):
             lowered = step(lowered, target)
     try:
         Emitter(lowered, target, Options()).run()
@@ -133,7 +134,7 @@ def _refused_alone(ir: IR, target: Target, node: Node) -> bool:
     inputs = [value for value in dict.fromkeys(node.inputs) if value is not None and value not in fixed]
     plain = replace(ir, inputs={name: spec for name, spec in ir.values().items() if name not in fixed})
     outputs = [Output(value, value) for value in node.outputs]
-    lowered, refused = lower_known(subgraph(plain, [node], inputs, outputs, {}))
+    lowered, refused = lower_known(decompose(subgraph(plain, [node], inputs, outputs, {}), target))
     return bool(refused or _emission_refusals(lowered, target))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from npu_compiler import pointwise, views
 from npu_compiler.ctext import symbol_name
-from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError
+from npu_compiler.errors import Refusal, UnsupportedOpError, refusal
 from npu_compiler.lowering import as_int
 from npu_compiler.ops import Cost, op_def
 from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse, kernel_name
@@ -249,10 +249,8 @@ class Emitter:
         memory."""
         try:
             work(*args)
-        except Unsupported as error:
-            origin = node.origin or (node.name,)
-            refusal = Refusal(node.name, node.op, error.reason, node.loc, error.remedy, origin)
-            self._refusals.setdefault(node.name, refusal)
+        except Exception as error:
+            self._refusals.setdefault(node.name, refusal(node, error))
             for index, output in enumerate(node.outputs):
                 if output not in self._views:
                     self.output(node, index)

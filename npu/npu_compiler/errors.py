@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch_ir.ir import Node
+from torch_ir.printer import node_text
+
 
 class CompileError(ValueError):
     """The graph cannot be compiled as asked."""
@@ -34,6 +37,17 @@ class Unsupported(Exception):
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
         self.reason, self.remedy = reason, remedy
+
+
+def refusal(node: Node, error: Exception) -> Refusal:
+    """The refusal of ``node`` for what its lowering or emission raised. Anything but ``Unsupported`` is a
+    defect of the compiler, and says so."""
+    origin = node.origin or (node.name,)
+    if isinstance(error, Unsupported):
+        return Refusal(node.name, node.op, error.reason, node.loc, error.remedy, origin)
+    text = f": {error}" if str(error) else ""
+    remedy = f"report it with this line: {node_text(node)}"
+    return Refusal(node.name, node.op, f"internal: {type(error).__name__}{text}", node.loc, remedy, origin)
 
 
 class UnsupportedOpError(CompileError):

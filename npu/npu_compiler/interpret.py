@@ -6,7 +6,7 @@ Operations that have no record yet (of an extracted graph) run as PyTorch's own.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from npu_compiler.errors import CompileError
 from npu_compiler.ops import load_all
+from torch_ir.calling import arguments, converter, overload
 from torch_ir.expr import Expr, evaluate
 from torch_ir.ir import IR, Attr, Node, TensorSpec
 
@@ -74,11 +75,11 @@ def _run(
     ops, _ = load_all()
     for node in ir.nodes:
         operands = [None if value is None else values[value] for value in node.inputs]
-        attrs = {name: _number(value, symbols) for name, value in node.attrs.items()}
         if node.op in ops:
+            attrs = {name: _number(value, symbols) for name, value in node.attrs.items()}
             result = ops[node.op].reference(torch, *operands, **attrs)
         else:
-            result = _aten(torch, node, operands, attrs)
+            result = _aten(torch, node, operands, symbols)
         results = [result] if isinstance(result, torch.Tensor) else list(result)[: len(node.outputs)]
         values.update(zip(node.outputs, results, strict=True))
     return Interpreted(
@@ -115,25 +116,11 @@ def _number(attr: Attr, symbols: Mapping[str, int]) -> Any:
     return tuple(_number(item, symbols) for item in attr) if isinstance(attr, tuple) else attr
 
 
-def _aten(torch: Any, node: Node, operands: list[Any], attrs: Mapping[str, Any]) -> Any:
-    """Calls the overload that an extracted node names, its arguments put back in the schema's order."""
-    namespace, name, overload = node.op.split(".")
-    operation = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    tensors, lengths = iter(operands), iter(attrs.get("_tensor_list_sizes", ()))
-    args: dict[str, Any] = {}
-    for argument in operation._schema.arguments:
-        kind = str(argument.type)
-        if argument.name in attrs:
-            value = attrs[argument.name]
-            if isinstance(value, str) and value.startswith("torch."):
-                value = getattr(torch, value.removeprefix("torch."))
-            args[argument.name] = list(value) if isinstance(value, tuple) else value
-        elif kind.startswith("List[") and "Tensor" in kind:
-            args[argument.name] = _next(tensors, next(lengths))
-        elif kind in ("Tensor", "Optional[Tensor]"):
-            args[argument.name] = next(tensors, None)
-    return operation(**args)
-
-
-def _next(tensors: Iterator[Any], count: int) -> list[Any]:
-    return [next(tensors) for _ in range(count)]
+def _aten(torch: Any, node: Node, operands: list[Any], symbols: Mapping[str, int]) -> Any:
+    """Calls the overload that an extracted node names."""
+    operation = overload(torch, node.op)
+    convert = converter(
+        torch, lambda attr: _number(attr, symbols), lambda name: getattr(torch, name), torch.device("cpu")
+    )
+    args, kwargs = arguments(operation, operands, node.attrs, convert, torch.device("cpu"))
+    return operation(*args, **kwargs)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from npu_compiler.errors import CompileError
 from npu_compiler.passes.assign_layouts import assign_layouts
+from npu_compiler.passes.decompose import decompose
 from npu_compiler.passes.eliminate_dead import eliminate_dead
 from npu_compiler.passes.fold_affine import fold_affine
 from npu_compiler.passes.fold_pad import fold_pad
@@ -22,7 +23,8 @@ from torch_ir.printer import to_text
 Pass: TypeAlias = Callable[[IR, Target], IR]
 
 PASSES: tuple[Pass, ...] = (
-    lower,  # first: everything else speaks of the registry's ops
+    decompose,  # first: what no lowering takes may be made of operations that one does take
+    lower,  # before all others: they speak of the registry's ops
     eliminate_dead,  # lowerings leave unused parts behind, which would count as users below
     fold_pad,  # before layouts: a padded copy of the image would be written and read again
     fold_affine,  # before fusion: what folds into weights costs nothing at run time
@@ -40,10 +42,10 @@ def run_passes(
     """Runs the passes, verifying the graph after each.
 
     ``stop_after`` names the pass after which to stop, ``start_after`` the one after which ``ir`` was taken: a
-    pass's name, with its number in front where it stands in the list twice ("02-eliminate_dead").
+    pass's name, with its number in front where it stands in the list twice ("03-eliminate_dead").
 
-    Returns the graph and its text after each pass, by "00-extracted", "01-lower", ... Raises ``CompileError``
-    for an unknown pass, and what the passes raise.
+    Returns the graph and its text after each pass, by "00-extracted", "01-decompose", ... Raises
+    ``CompileError`` for an unknown pass, and what the passes raise.
     """
     titles = [f"{index:02}-{step.__name__}" for index, step in enumerate(PASSES, start=1)]
     begin = 0 if start_after is None else _position(start_after, titles)

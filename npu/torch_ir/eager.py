@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch_ir.calling import arguments, converter, overload
 from torch_ir.constants import static_shape, to_array
 from torch_ir.errors import IRError
-from torch_ir.expr import Dim, Expr, evaluate, substitute, symbols_of
+from torch_ir.expr import Expr, evaluate, substitute, symbols_of
 from torch_ir.functionalize import is_in_place
 from torch_ir.ir import IR, ITEM_SIZE, Attr, Constant, Node, TensorSpec
 
@@ -213,12 +214,15 @@ class _Run:
         array = to_array(constant).copy()
         return self._torch.from_numpy(array).to(self._device, self._float(constant.spec.dtype))
 
-    def _size(self, dim: Dim) -> int:
-        return evaluate(dim, self._symbols)
+    def _size(self, attr: Attr) -> int:
+        assert isinstance(attr, (int, Expr))
+        return evaluate(attr, self._symbols)
 
     def _call(self, node: Node, values: Mapping[str, Any]) -> list[Any]:
         operation = self._operation(node)
-        args, kwargs = self._arguments(node, operation._schema.arguments, values)
+        inputs = [None if name is None else values[name] for name in node.inputs]
+        convert = converter(self._torch, self._size, self._float, self._device)
+        args, kwargs = arguments(operation, inputs, node.attrs, convert, self._torch.device(self._device))
         try:
             result = operation(*args, **kwargs)
         except Exception as error:
@@ -229,59 +233,14 @@ class _Run:
         return [result] if isinstance(result, self._torch.Tensor) else list(result)[: len(node.outputs)]
 
     def _operation(self, node: Node) -> Any:
-        namespace, _, rest = node.op.partition(".")
-        name, _, overload = rest.partition(".")
         if is_in_place(node.op):
             raise IRError(
                 f"{self._ir.name}: {node.name} ({node.op}) works in place, and a graph must not; "
                 "extract it again with extract_ir"
             )
         try:
-            return getattr(getattr(getattr(self._torch.ops, namespace), name), overload or "default")
+            return overload(self._torch, node.op)
         except (AttributeError, RuntimeError):
             raise IRError(
                 f"{self._ir.name}: PyTorch {self._torch.__version__} has no operation {node.op} ({node.name})"
             ) from None
-
-    def _arguments(
-        self, node: Node, schema: Any, values: Mapping[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]]:
-        inputs = iter([None if name is None else values[name] for name in node.inputs])
-        listed = node.attrs.get("_tensor_list_sizes", ())
-        sizes = iter(listed if isinstance(listed, tuple) else ())
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        for argument in schema:
-            kind = str(argument.type)
-            if argument.name in node.attrs:
-                value = self._attr(argument.name, node.attrs[argument.name])
-            elif kind in ("List[Tensor]", "List[Optional[Tensor]]", "Optional[List[Tensor]]"):
-                count = next(sizes, None)
-                value = None if count is None else [next(inputs) for _ in range(int(str(count)))]
-            elif kind in ("Tensor", "Optional[Tensor]"):
-                value = next(inputs, None)
-            elif kind == "Optional[Device]":
-                value = self._torch.device(self._device)
-            elif argument.has_default_value():
-                value = argument.default_value
-            else:
-                value = None
-            if argument.kwarg_only:
-                kwargs[argument.name] = value
-            else:
-                args.append(value)
-        return args, kwargs
-
-    def _attr(self, name: str, value: Attr) -> Any:
-        if isinstance(value, Expr):
-            return self._size(value)
-        if isinstance(value, tuple):
-            return [self._attr(name, item) for item in value]
-        if not isinstance(value, str):
-            return value
-        if name == "device":
-            return self._torch.device(self._device)
-        if value.startswith("torch."):
-            kind = value.removeprefix("torch.")
-            return self._float(kind) if kind in _FLOATS else getattr(self._torch, kind)
-        return value

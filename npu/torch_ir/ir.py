@@ -7,7 +7,7 @@ constant and state placeholders, and nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -165,6 +165,17 @@ class IR:
         from torch_ir.serialize import load_ir
 
         return load_ir(path)
+
+    def decomposed(self, known: Collection[str], nodes: Collection[str]) -> IR:
+        """The graph with these nodes (by name) replaced by simpler ones whose ops are all ``known``, as
+        PyTorch's own tables say; a node for which they say nothing stays.
+
+        What a node becomes has its line, and its name as origin. Raises ``ModuleNotFoundError`` where PyTorch
+        is not installed.
+        """
+        from torch_ir.decompose import decomposed
+
+        return decomposed(self, frozenset(known), frozenset(nodes))
 
     def verify(self, after: str = "") -> None:
         """Raises ``IRError`` if the graph breaks a rule (see ``verify``)."""

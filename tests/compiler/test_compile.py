@@ -68,7 +68,7 @@ def test_source_lines_do_not_reach_the_program() -> None:
 def test_a_report_lists_templates_decisions_and_dumps() -> None:
     report = compile_with_report(small_ir())
     assert "ops/conv_igemm.cl.j2" in report.templates and "lib/prelude.cl.j2" in report.templates
-    assert list(report.dumps)[:2] == ["00-extracted", "01-lower"]
+    assert list(report.dumps)[:2] == ["00-extracted", "01-decompose"]
     assert any(decision.startswith("conv2d pixels=18") for decision in report.decisions)
 
 

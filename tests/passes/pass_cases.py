@@ -65,6 +65,12 @@ def twice(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 CASES: dict[str, PassCase] = {
+    "decompose_logaddexp": PassCase(
+        "decompose", call(lambda m, x, y: torch.logaddexp(x, y), values(3, 5), values(5))
+    ),
+    "decompose_not_what_is_lowered": PassCase(
+        "decompose", call(lambda m, x: F.silu(x).softmax(1), values(3, 5)), False
+    ),
     "lower_linear_gelu": PassCase(
         "lower",
         call(

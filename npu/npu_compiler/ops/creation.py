@@ -234,10 +234,16 @@ def full(b: Builder, shape: tuple[Dim, ...], value: float, dtype: str) -> str:
         for kind in ("zeros", "ones", "full")
         for name in (kind, f"{kind}_like", f"new_{kind}")
     ),
+    "aten.empty.memory_format",
+    "aten.empty_like.default",
+    "aten.new_empty.default",
+    "aten.empty_strided.default",
+    "aten.new_empty_strided.default",
     "aten.scalar_tensor.default",
     "aten.fill.Scalar",
 )
 def lower_full(b: Builder, node: Node) -> str:
+    """What PyTorch leaves to chance is 0."""
     value = node.attrs.get(
         "fill_value", node.attrs.get("s", node.attrs.get("value", float("ones" in node.op)))
     )

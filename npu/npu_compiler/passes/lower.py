@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 
 from npu_compiler.dtypes import HALF, SHORT, attr_dtype
-from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError
+from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusal
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
 from npu_compiler.target import Target
@@ -49,8 +50,8 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
             continue
         try:
             builder, results = _lowered(node, specs, taken, lowerings, wide)
-        except Unsupported as error:
-            refusals.append(Refusal(node.name, node.op, error.reason, node.loc, error.remedy))
+        except Exception as error:
+            refusals.append(refusal(node, error))
             lost.update(zip(node.outputs, node.outs, strict=True))
             wanted.update((value, None) for value in node.inputs if value is not None)
             continue
@@ -131,13 +132,19 @@ def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[st
     if node.op not in lowerings:
         raise Unsupported(
             "no lowering knows this operation",
-            "rewrite it with supported operations, or run it in a fallback part",
+            "rewrite it with supported operations, or run it in a fallback part" + _advice(),
         )
     dtypes = [specs[value].dtype for value in node.inputs if value is not None]
     for dtype in (*dtypes, *(spec.dtype for spec in node.outs)):
         if dtype not in SHORT:
             raise Unsupported(f"values of dtype {dtype}", f"use one of {', '.join(SHORT)}")
     return lowerings[node.op]
+
+
+def _advice() -> str:
+    if find_spec("torch") is not None:
+        return ""
+    return "; or install PyTorch where models are compiled: its tables may express it with other operations"
 
 
 def _renamed(state: State, aliases: Mapping[str, str], lost: Mapping[str, TensorSpec]) -> State:

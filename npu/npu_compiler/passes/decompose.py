@@ -1,0 +1,34 @@
+"""ATen operations that no lowering takes -> simpler ones, by PyTorch's own decomposition tables."""
+
+from __future__ import annotations
+
+from npu_compiler.ops import load_all
+from npu_compiler.passes.lower import lower_known
+from npu_compiler.target import Target
+from torch_ir.ir import IR
+
+
+def decompose(ir: IR, target: Target) -> IR:
+    """Replaces nodes that ``lower`` would refuse, each as a whole or not at all: what it becomes is lowered
+    without a refusal.
+
+    Without PyTorch, and for a node of which its tables say nothing, the node stays and is refused.
+    """
+    refused = _refused(ir)
+    known = load_all()[1].keys()
+    try:
+        while refused:
+            simpler = ir.decomposed(known, refused)
+            still = _refused(simpler) & refused
+            if not still:
+                return simpler
+            refused -= still
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+    return ir
+
+
+def _refused(ir: IR) -> frozenset[str]:
+    """The extracted nodes behind what ``lower`` refuses."""
+    return frozenset(name for item in lower_known(ir)[1] for name in item.origin)
