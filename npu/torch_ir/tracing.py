@@ -115,15 +115,19 @@ class Tracing:
         return [result] if isinstance(result, torch.Tensor) else list(result)[: len(node.outputs)]
 
     def _table(self) -> dict[Any, Callable[..., Any]]:
-        """What stands for every operation that is not known: PyTorch's function for it, the kernel that is
-        made of other operations, or the ATen call that one of its primitives wraps."""
+        """What stands for every operation that is not known: its kernel where that is made of other
+        operations, else PyTorch's function for it; the ATen call that a primitive wraps.
+
+        NOTE: functions for composite operations may have other parameters than the operation
+        (``var.default`` passes ``unbiased`` as ``dim``, ``nll_loss`` a number for the name of a reduction).
+        """
         import torch._prims
         from torch._decomp import decomposition_table
 
         table = {
-            operation: self._once(operation, function)
+            operation: self._once(operation, operation.decompose if operation._can_decompose() else function)
             for operation, function in decomposition_table.items()
-            if str(operation) not in self._known
+            if str(operation) not in self._known and hasattr(operation, "_schema")
         }
         table.setdefault(self._operation, self._once(self._operation, self._operation.decompose))
         for primitive in vars(torch._prims).values():

@@ -30,6 +30,10 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "table": (torch.logaddexp, (values(4, 5), values(4, 5, seed=1))),
     "composite": (torch.trapz, (values(4, 5),)),
     "constant": (lambda x: torch.nn.functional.huber_loss(x, x * 2 + 1), (values(4, 5),)),
+    "not_its_table": (
+        lambda x: torch.nn.functional.cross_entropy(x, x.argmax(1), reduction="sum"),
+        (values(4, 5),),
+    ),
     "several": (lambda x, y: torch.broadcast_tensors(x, y), (values(4, 5), values(1))),
     "steps": (torch.heaviside, (values(4, 5).round(), values(4, 5))),
     "in_place": (lambda x: torch.vander(x[0]) + x.sum(), (values(4, 5),)),

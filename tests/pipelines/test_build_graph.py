@@ -126,8 +126,8 @@ def test_an_edit_runs_exactly_the_stages_that_read_it(toy: Toy, what: str) -> No
 
 
 @pytest.mark.parametrize(("library", "stages"), [
-    ("torch", ["compile", "extract", "fetch", "verify"]), ("jinja2", ["compile", "report"]), ("pyopencl", ["bench"]),
-    ("safetensors", ["fetch", "weights"]),
+    ("torch", ["compile", "extract", "fetch", "verify"]), ("jinja2", ["compile", "report"]),
+    ("pyopencl", ["bench"]), ("safetensors", ["fetch", "weights"]),
 ])
 def test_another_version_of_a_library_runs_what_it_shapes(toy: Toy, library: str, stages: list[str],
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
