@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
+from aten_positions import READING, SORTING, WRITING
 from call_values import Call, i, n, p, randomised, special
 from torch import nn
 
@@ -295,6 +296,9 @@ CALLS: dict[str, Call] = {
         ("products", PRODUCTS),
         ("images", IMAGES),
         ("outputs", OUTPUTS),
+        ("sorting", SORTING),
+        ("reading", READING),
+        ("writing", WRITING),
     )
     for name, call in calls.items()
 }

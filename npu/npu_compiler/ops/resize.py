@@ -19,7 +19,7 @@ def picked(b: Builder, x: str, dim: int, positions: Sequence[int]) -> str:
     size = b.shape(x)[dim]
     if list(positions) == list(range(as_int(size))):
         return x
-    return take(b, x, numbers(b, positions, "int64"), dim, dim + 1)
+    return take(b, x, numbers(b, positions, "int64"), (dim,))
 
 
 def _sizes(b: Builder, node: Node, rank: int) -> tuple[str, tuple[int, ...], list[float | None]]:
