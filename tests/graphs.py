@@ -111,9 +111,13 @@ class GuardedDevice(Device):
     """A device that fills fresh memory with ``PATTERN`` and keeps ``GUARD`` bytes of it before and after
     each."""
 
-    def __init__(self, selector: str | None = None) -> None:
+    def __init__(self, selector: str | None = None, options: Sequence[str] = ()) -> None:
         super().__init__(selector)
+        self.options = options
         self.guarded: list[tuple[Memory, int]] = []
+
+    def build(self, sources: Sequence[tuple[str, str]], options: Sequence[str]) -> Any:
+        return super().build(sources, [*options, *self.options])
 
     def allocate(self, nbytes: int) -> Memory:
         whole = super().allocate(nbytes + 2 * GUARD)

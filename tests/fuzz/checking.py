@@ -1,67 +1,138 @@
-"""Compiles and runs random graphs, and says where they differ from what the interpreter gives."""
+"""Compiles and runs random graphs, and says where they differ from PyTorch and from the interpreter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import graphs
 import numpy as np
 import random_graphs
+import torch
+from random_graphs import TOLERANCE
 
 from npu_compiler.compiler import compile_ir
-from npu_compiler.errors import UnsupportedOpError
+from npu_compiler.coverage import refusals
+from npu_compiler.errors import Refusal
 from npu_compiler.interpret import interpret
 from npu_compiler.passes.eliminate_dead import eliminate_dead
 from torch_ir import extract_ir
-from torch_ir.ir import IR
+from torch_ir.errors import IRError
+from torch_ir.ir import IR, Output
 from torch_ir.printer import to_text
 
 Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Any]
+NODES = range(5, 31)
 
 
 @dataclass
 class Subject:
-    """A random graph with what it is run on."""
+    """A graph with what it is run on, and what eager PyTorch gives: one entry per size."""
 
-    seed: int
+    name: str
     ir: IR
-    inputs: dict[str, Array]
-    weights: dict[str, Array]
+    inputs: tuple[Arrays, ...]
+    weights: Arrays
+    eager: tuple[Arrays, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    """What attempts before this one were refused for."""
 
 
 def subject(seed: int) -> Subject:
-    module, inputs = random_graphs.make(seed)
-    ir = extract_ir(module, inputs, model_name=f"seed{seed}")
-    given = {name: x.numpy() for name, x in zip(ir.inputs, inputs, strict=True)}
-    return Subject(seed, ir, given, {name: t.numpy() for name, t in module.state_dict().items()})
+    """The random graph of ``seed``: 5 to 30 nodes, all of them supported."""
+    refused: list[Refusal] = []
+    for attempt in range(100):
+        made = random_graphs.make(seed, attempt)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ir = extract_ir(
+                    made.module,
+                    made.inputs[0],
+                    model_name=f"seed{seed}",
+                    dynamic_shapes=made.dynamic_shapes(),
+                )
+        except IRError:
+            if not made.symbolic:
+                raise
+            continue  # a step fixes the size that was to be symbolic
+        if len(ir.nodes) not in NODES:
+            continue
+        why_not = refusals(ir, graphs.CPU)
+        if why_not:
+            refused += why_not
+            continue
+        weights = made.module.state_dict()
+        with torch.no_grad():
+            eager = tuple(
+                dict(zip((o.name for o in ir.outputs), made.module(*given), strict=True))
+                for given in made.inputs
+            )
+        inputs = tuple(dict(zip(ir.inputs, given, strict=True)) for given in made.inputs)
+        return Subject(f"seed{seed}", ir, inputs, weights, eager, tuple(refused))
+    raise AssertionError(f"seed {seed} gives no graph that is supported: {refused}")
 
 
-def differences(subjects: Sequence[Subject], device: graphs.GuardedDevice) -> dict[int, str]:
-    """What is wrong, by seed: all subjects run as one program between guard bytes."""
-    prefix = {s.seed: f"seed{s.seed}" for s in subjects}
-    program = compile_ir(graphs.merge({prefix[s.seed]: s.ir for s in subjects}))
-    inputs = {f"{prefix[s.seed]}.{k}": a for s in subjects for k, a in s.inputs.items()}
-    weights = {f"{prefix[s.seed]}.{k}": a for s in subjects for k, a in s.weights.items()}
-    ran = graphs.run(program, device, inputs, weights, guarded=True)
-    found = {s.seed: "; ".join(ran.damage) for s in subjects if ran.damage}
-    for s in subjects:
-        for name, tensor in interpret(s.ir, s.inputs, s.weights).outputs.items():
-            got, expected = ran.outputs[f"{prefix[s.seed]}.{name}"], tensor.numpy()
-            problem = difference(got, expected)
-            if problem:
-                found[s.seed] = f"{name}: {problem}"
-                break
+def differences(
+    subjects: Sequence[Subject], device: graphs.GuardedDevice, *, interpreted: bool = True
+) -> dict[str, str]:
+    """What is wrong, by name: subjects with the same symbols run as one program between guard bytes, at each
+    of their sizes. Results are compared with eager PyTorch's where these are known, and with what the
+    interpreter gives for the graph as extracted and after all passes."""
+    found: dict[str, str] = {}
+    for dynamic in (False, True):
+        group = [s for s in subjects if bool(s.ir.symbols) == dynamic]
+        if group:
+            found.update(_differences(group, device, interpreted))
     return found
 
 
+def _differences(
+    subjects: Sequence[Subject], device: graphs.GuardedDevice, interpreted: bool
+) -> dict[str, str]:
+    program = compile_ir(graphs.merge({s.name: s.ir for s in subjects}))
+    weights = {f"{s.name}.{k}": t.numpy() for s in subjects for k, t in s.weights.items()}
+    found: dict[str, str] = {}
+    passed = {s.name: graphs.passed(s.ir) for s in subjects} if interpreted else {}
+    for size in range(len(subjects[0].inputs)):
+        inputs = {f"{s.name}.{k}": t.numpy() for s in subjects for k, t in s.inputs[size].items()}
+        ran = graphs.run(program, device, inputs, weights, guarded=True)
+        for s in subjects:
+            if ran.damage:
+                found.setdefault(s.name, "; ".join(ran.damage))
+            got = {o.name: ran.outputs[f"{s.name}.{o.name}"] for o in s.ir.outputs}
+            wanted = list(_wanted(s, size, passed.get(s.name)))
+            for source, expected in wanted:
+                for name, tensor in expected.items():
+                    problem = difference(got[name], tensor.numpy())
+                    if problem:
+                        found.setdefault(s.name, f"{name} at size {size} against {source}: {problem}")
+    return found
+
+
+def _wanted(s: Subject, size: int, passed: IR | None) -> Iterator[tuple[str, Arrays]]:
+    if s.eager:
+        yield "PyTorch", s.eager[size]
+    yield "the interpreter", interpret(s.ir, s.inputs[size], s.weights).outputs
+    if passed is not None:
+        yield "the interpreter after all passes", interpret(passed, s.inputs[size], s.weights).outputs
+
+
 def difference(got: Array, expected: Array) -> str | None:
-    """How two results differ; None where they agree to about 1e-4 of their magnitude."""
+    """How two results differ; None where they agree to the tolerance of their dtype, whole numbers and truth
+    values exactly."""
     if (got.shape, got.dtype) != (expected.shape, expected.dtype):
         return f"{got.dtype}{got.shape} instead of {expected.dtype}{expected.shape}"
-    scale = max(1.0, float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))) if expected.size else 1.0
-    close = np.isclose(got, expected, rtol=1e-4, atol=1e-4 * scale, equal_nan=True)
+    if expected.dtype.kind in "iub":
+        close = np.asarray(got == expected)
+    else:
+        tolerance = TOLERANCE[getattr(torch, str(expected.dtype))]
+        wide, exact = got.astype(np.float64), expected.astype(np.float64)
+        scale = max(1.0, float(np.sqrt(np.mean(np.square(exact))))) if exact.size else 1.0
+        close = np.isclose(wide, exact, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
     if close.all():
         return None
     at = tuple(int(i) for i in np.argwhere(~close)[0])
@@ -70,27 +141,75 @@ def difference(got: Array, expected: Array) -> str | None:
     )
 
 
+def told(s: Subject, problem: str) -> str:
+    """A failure for a reader: the seed, what differs, and the graph as a named case would hold it."""
+    return f"{s.name}: {problem}\n\n{to_text(s.ir)}"
+
+
 def reduced(s: Subject, device: graphs.GuardedDevice) -> Subject:
-    """The same failure with as few nodes as cutting the graph behind one of its values leaves."""
-    values = [value for node in s.ir.nodes for value in node.outputs]
-    for value in values:
-        output = replace(s.ir.outputs[0], name="cut", value=value)
-        cut = eliminate_dead(replace(s.ir, outputs=(output,)), graphs.CPU)
-        smaller = replace_ir(s, cut)
-        try:
-            if differences([smaller], device):
-                return smaller
-        except UnsupportedOpError:
-            raise
-        except Exception:  # the failure may be one of compilation
-            return smaller
+    """The same kind of failure with fewer nodes: only one output; the graph cut behind the first value that
+    is wrong; then, as long as it still fails, nodes replaced by inputs with the values that they have."""
+    crash = failure(s, device)
+    values = _all_values(s)
+
+    def fails(smaller: Subject) -> bool:
+        problem = failure(smaller, device)
+        return problem is not None and problem.partition(":")[0] == str(crash).partition(":")[0]
+
+    for value in [value for node in s.ir.nodes for value in node.outputs]:
+        smaller = cut_behind(s, value)
+        if fails(smaller):
+            s = smaller
+            break
+    for node in reversed(s.ir.nodes[:-1]):
+        for value in node.outputs:
+            if value not in s.ir.values() or value in s.ir.inputs or s.ir.outputs[0].value == value:
+                continue
+            smaller = with_input(s, value, values)
+            if smaller is not None and fails(smaller):
+                s = smaller
     return s
 
 
-def replace_ir(s: Subject, ir: IR) -> Subject:
-    return Subject(s.seed, ir, s.inputs, s.weights)
+def failure(s: Subject, device: graphs.GuardedDevice) -> str | None:
+    """What is wrong with one subject: what differs, or the exception that it raises."""
+    try:
+        problem = differences([replace(s, eager=())], device).get(s.name)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None if problem is None else f"difference: {problem}"
 
 
-def told(s: Subject, problem: str) -> str:
-    """A failure for a reader: the seed, what differs, and the graph."""
-    return f"seed {s.seed}: {problem}\n\n{to_text(s.ir)}"
+def cut_behind(s: Subject, value: str) -> Subject:
+    ir = eliminate_dead(replace(s.ir, outputs=(Output("cut", value),)), graphs.CPU)
+    return replace(s, ir=ir, eager=())
+
+
+def with_input(s: Subject, value: str, values: Sequence[Arrays]) -> Subject | None:
+    """The subject with ``value`` as an input instead of a result; None where its sizes would tell no symbol's
+    value, or nothing would go."""
+    spec = s.ir.values()[value]
+    nodes = tuple(node for node in s.ir.nodes if value not in node.outputs)
+    if any(value not in node.outputs and set(node.outputs) & {value} for node in s.ir.nodes):
+        return None
+    if any(len(node.outputs) > 1 and value in node.outputs for node in s.ir.nodes):
+        return None
+    if any(not isinstance(dim, int) and str(dim) not in s.ir.symbols for dim in spec.shape):
+        return None
+    ir = replace(s.ir, inputs={**s.ir.inputs, value: spec}, nodes=nodes)
+    ir = eliminate_dead(ir, graphs.CPU)
+    read = {name for node in ir.nodes for name in node.inputs} | ir.results()
+    kept = {name for name in ir.inputs if name in read}
+    told = {str(dim) for name in kept for dim in ir.inputs[name].shape}
+    if not ir.symbols.keys() <= told:
+        return None
+    ir = replace(ir, inputs={name: spec for name, spec in ir.inputs.items() if name in kept})
+    inputs = tuple({name: {**given, **of[0]}[name] for name in kept} for given, of in zip(s.inputs, values))
+    return replace(s, ir=ir, inputs=inputs, eager=())
+
+
+def _all_values(s: Subject) -> list[tuple[Arrays]]:
+    """Every value of the graph, per size."""
+    outputs = tuple(Output(value, value) for node in s.ir.nodes for value in node.outputs)
+    whole = replace(s.ir, outputs=outputs)
+    return [(interpret(whole, given, s.weights).outputs,) for given in s.inputs]

@@ -1,268 +1,283 @@
-"""Random small modules from a seed: the same seed gives the same module, inputs and weights, always."""
+"""Random small modules from a seed: the same seed gives the same module, inputs and weights, always.
+
+A module is a list of steps. While it is made, every step runs at each size of the symbolic dimension, in its
+own precision and in float64: a step whose results grow, or that amplifies rounding, is not taken. So results
+can be compared to a tight tolerance, whatever the chain.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-#: A step: the values it reads and what it computes from them (and the module, for weights).
-Step = tuple[tuple[int, ...], Callable[..., Any]]
-MAX_NUMEL = 20_000
+Values = tuple[torch.Tensor, ...]
+#: What a step computes from a module (for weights and its ``real`` dtype) and the values that it reads.
+Function = Callable[..., Any]
+Step = tuple[tuple[int, ...], Function]
+MAX_NUMEL, MAX_SIZE = 20_000, 60.0
+#: The relative error of a well-conditioned chain in each dtype: what comparisons allow.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+#: Sizes of the symbolic dimension at which a module runs; the first is that of its example.
+SIZES = (3, 1, 6)
+BOUNDS = (1, 8)
+
+
+class Rejected(Exception):  # noqa: N818
+    """A step cannot be made of these values."""
 
 
 class RandomModule(nn.Module):
-    """Steps that read earlier values; the last values that nothing reads, and some others, are outputs."""
+    """Steps that read earlier values; the last values that nothing reads, and some others, are outputs.
 
-    def __init__(self, steps: list[Step], weights: dict[str, torch.Tensor], outputs: list[int]) -> None:
+    ``real`` is the dtype of its floating point inputs and weights.
+    """
+
+    def __init__(self, weights: dict[str, torch.Tensor], real: torch.dtype) -> None:
         super().__init__()
-        self.steps, self.outputs = steps, outputs
+        self.steps: list[Step] = []
+        self.outputs: list[int] = []
+        self.real = real
         for name, tensor in weights.items():
             self.register_buffer(name, tensor)
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *inputs: torch.Tensor) -> Values:
         values = list(inputs)
         for reads, function in self.steps:
-            values.append(function(self, *(values[i] for i in reads)))
+            values += results_of(function(self, *(values[i] for i in reads)))
         return tuple(values[i] for i in self.outputs)
+
+
+def results_of(result: Any) -> list[torch.Tensor]:
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+@dataclass
+class Sample:
+    """A random module with its inputs: one set per size, only one where no dimension is symbolic."""
+
+    seed: int
+    module: RandomModule
+    inputs: tuple[Values, ...]
+    symbolic: tuple[int, ...]
+    """The inputs whose first dimension is symbolic."""
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any], ...] | None:
+        if not self.symbolic:
+            return None
+        count = len(self.inputs[0])
+        return tuple({0: ("n", *BOUNDS)} if i in self.symbolic else {} for i in range(count))
 
 
 @dataclass
 class Maker:
-    """Draws steps whose shapes fit, running them as it goes."""
+    """What steps are drawn with."""
 
     rng: random.Random
-    values: list[torch.Tensor] = field(default_factory=list)
+    real: torch.dtype
+    symbolic: bool
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def normal(self, *shape: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.rng.randrange(1 << 30))
         return torch.randn(*shape, generator=generator)
 
+    def whole(self, low: int, high: int, *shape: int) -> torch.Tensor:
+        """Whole numbers from ``low`` below ``high``."""
+        generator = torch.Generator().manual_seed(self.rng.randrange(1 << 30))
+        return torch.randint(low, high, shape, generator=generator)
+
     def weight(self, *shape: int, positive: bool = False) -> str:
         """A new weight, small enough for products to keep their size."""
         inner = max(1, int(torch.tensor(shape[1:]).prod())) if len(shape) > 1 else 1
-        name = f"w{len(self.weights)}"
         tensor = self.normal(*shape) / inner**0.5
-        self.weights[name] = tensor.abs() + 0.3 if positive else tensor
+        return self.keep((tensor.abs() + 0.3 if positive else tensor).to(self.real))
+
+    def keep(self, tensor: torch.Tensor) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights[name] = tensor
         return name
 
     def dim(self, x: torch.Tensor) -> int:
-        return self.rng.randrange(x.dim())
+        """A dimension of ``x``, never the symbolic one."""
+        first = 1 if self.symbolic else 0
+        if x.dim() <= first:
+            raise Rejected
+        return self.rng.randrange(first, x.dim())
+
+    def dims(self, x: torch.Tensor) -> list[int]:
+        """One or more dimensions to reduce; the symbolic one is among them now and then."""
+        return sorted(self.rng.sample(range(x.dim()), self.rng.randint(1, x.dim())))
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def choice(self, items: Sequence[Any]) -> Any:
+        return self.rng.choice(items)
 
 
-def _unary(m: Maker, x: torch.Tensor) -> Any:
-    functions: list[Callable[[torch.Tensor], torch.Tensor]] = [
-        torch.relu,
-        torch.sigmoid,
-        torch.tanh,
-        torch.neg,
-        F.silu,
-        F.relu6,
-        F.gelu,
-        F.hardswish,
-        F.softplus,
-        torch.square,
-        lambda t: t.abs().sqrt(),
-        lambda t: torch.clamp(t, -0.7, 1.1),
-        lambda t: t * 0.5 + 1,
-        lambda t: 1 - t,
-        lambda t: F.leaky_relu(t, 0.1),
-    ]
-    function = m.rng.choice(functions)
-    return lambda _, t: function(t)
+def apart(*distances: torch.Tensor) -> None:
+    """Rejects a step that jumps where one of these distances is 0, unless all are well away from it."""
+    for distance in distances:
+        if distance.is_floating_point() and distance.numel() and float(distance.abs().min()) < 2e-2:
+            raise Rejected
 
 
-def _binary(m: Maker, x: torch.Tensor, y: torch.Tensor) -> Any:
-    functions: list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = [
-        torch.add,
-        torch.sub,
-        torch.mul,
-        torch.maximum,
-        torch.minimum,
-        lambda a, b: torch.where(a > b, a, b * 0.5),
-        lambda a, b: a / (b.abs() + 1),
-        lambda a, b: torch.add(a, b, alpha=-0.5),
-    ]
-    function = m.rng.choice(functions)
-    return lambda _, a, b: function(a, b)
+def make(seed: int, attempt: int = 0) -> Sample:
+    """A module of 4 to 18 steps, and inputs for it; another one for each ``attempt``."""
+    from steps import KINDS
 
-
-def _reduce(m: Maker, x: torch.Tensor) -> Any:
-    dims = sorted(m.rng.sample(range(x.dim()), m.rng.randint(1, x.dim())))
-    keep = m.rng.random() < 0.5
-    kind = m.rng.choice(["sum", "mean", "amax", "amin"])
-    scale = 0.1 if kind == "sum" else 1.0
-    return lambda _, t: getattr(torch, kind)(t, dims, keepdim=keep) * scale
-
-
-def _softmax(m: Maker, x: torch.Tensor) -> Any:
-    dim = m.dim(x)
-    kind = m.rng.choice([F.softmax, F.log_softmax, torch.cumsum])
-    return lambda _, t: kind(t, dim)
-
-
-def _permute(m: Maker, x: torch.Tensor) -> Any:
-    order = m.rng.sample(range(x.dim()), x.dim())
-    return lambda _, t: t.permute(order)
-
-
-def _reshape(m: Maker, x: torch.Tensor) -> Any:
-    dim = m.dim(x)
-    if x.dim() > 1 and m.rng.random() < 0.5:
-        start = m.rng.randrange(x.dim() - 1)
-        return lambda _, t: t.flatten(start, start + 1)
-    sizes = [d for d in range(1, x.shape[dim] + 1) if x.shape[dim] % d == 0] or [1]
-    first = m.rng.choice(sizes)
-    return lambda _, t: t.unflatten(dim, (first, -1)) if t.shape[dim] else t
-
-
-def _slice(m: Maker, x: torch.Tensor) -> Any:
-    dim = m.dim(x)
-    start, step = m.rng.randrange(x.shape[dim]), m.rng.randint(1, 2)
-    cut = tuple([slice(None)] * dim + [slice(start, None, step)])
-    return lambda _, t: t[cut]
-
-
-def _flip(m: Maker, x: torch.Tensor) -> Any:
-    dim = m.dim(x)
-    return lambda _, t: torch.flip(t, (dim,))
-
-
-def _select(m: Maker, x: torch.Tensor) -> Any:
-    dim, index = m.dim(x), m.rng.randrange(2)
-    return lambda _, t: t.select(dim, -1 if index else 0)
-
-
-def _cat(m: Maker, x: torch.Tensor, y: torch.Tensor) -> Any:
-    dim = m.dim(x)
-    return lambda _, a, b: torch.cat([a, b, a], dim)
-
-
-def _pad(m: Maker, x: torch.Tensor) -> Any:
-    widths = [m.rng.randint(-1 if size > 2 else 0, 2) for size in reversed(x.shape[-2:]) for _ in range(2)]
-    value = m.rng.choice([0.0, 0.0, 0.5])
-    return lambda _, t: F.pad(t, widths, value=value)
-
-
-def _norm(m: Maker, x: torch.Tensor) -> Any:
-    names = [m.weight(x.shape[-1]) for _ in range(2)]
-    return lambda s, t: F.layer_norm(t, t.shape[-1:], getattr(s, names[0]), getattr(s, names[1]))
-
-
-def _linear(m: Maker, x: torch.Tensor) -> Any:
-    out = m.rng.choice([1, 3, 8, 16, 29])
-    w, b = m.weight(out, x.shape[-1]), m.weight(out)
-    bias = m.rng.random() < 0.5
-    return lambda s, t: F.linear(t, getattr(s, w), getattr(s, b) if bias else None)
-
-
-def _matmul(m: Maker, x: torch.Tensor) -> Any:
-    scale = 1 / x.shape[-1]
-    return lambda _, t: (t @ t.transpose(-1, -2)) * scale
-
-
-def _conv(m: Maker, x: torch.Tensor) -> Any:
-    channels = x.shape[1]
-    groups = m.rng.choice([g for g in (1, 1, 2, channels) if channels % g == 0])
-    out = groups * m.rng.choice([1, 2, 5, 8]) if groups > 1 else m.rng.choice([1, 5, 8, 13, 16, 24])
-    size = m.rng.choice([1, 2, 3, 3, 5])
-    stride, padding, dilation = m.rng.choice([1, 1, 2]), m.rng.randint(0, 2), m.rng.choice([1, 1, 2])
-    w, b = m.weight(out, channels // groups, size, size), m.weight(out)
-    bias = m.rng.random() < 0.5
-    return lambda s, t: F.conv2d(
-        t, getattr(s, w), getattr(s, b) if bias else None, stride, padding, dilation, groups
-    )
-
-
-def _conv_residual(m: Maker, x: torch.Tensor) -> Any:
-    w = m.weight(x.shape[1], x.shape[1], 3, 3)
-    relu = m.rng.choice([F.relu, torch.tanh])
-    return lambda s, t: relu(F.conv2d(t, getattr(s, w), padding=1) + t)
-
-
-def _batch_norm(m: Maker, x: torch.Tensor) -> Any:
-    names = [m.weight(x.shape[1], positive=i == 1) for i in range(4)]
-    return lambda s, t: F.batch_norm(t, *(getattr(s, name) for name in names), False, 0.1, 1e-3)
-
-
-def _pool(m: Maker, x: torch.Tensor) -> Any:
-    size, stride, ceil = m.rng.choice([2, 3]), m.rng.choice([1, 2]), m.rng.random() < 0.3
-    kind = m.rng.choice([F.max_pool2d, F.avg_pool2d])
-    return lambda _, t: kind(t, size, stride, m_padding(size), ceil_mode=ceil)
-
-
-def m_padding(size: int) -> int:
-    return size // 2 if size == 3 else 0
-
-
-def _adaptive(m: Maker, x: torch.Tensor) -> Any:
-    out = m.rng.choice([1, (2, 3), 3])
-    return lambda _, t: F.adaptive_avg_pool2d(t, out)
-
-
-#: How many values a step reads, the ranks that it takes, how often it is drawn, and how it is made.
-KINDS: tuple[tuple[int, tuple[int, ...], int, Callable[..., Any]], ...] = (
-    (1, (0, 1, 2, 3, 4, 5), 8, _unary),
-    (2, (0, 1, 2, 3, 4, 5), 8, _binary),
-    (1, (1, 2, 3, 4), 3, _reduce),
-    (1, (1, 2, 3, 4), 2, _softmax),
-    (1, (2, 3, 4), 3, _permute),
-    (1, (1, 2, 3, 4), 3, _reshape),
-    (1, (1, 2, 3, 4), 3, _slice),
-    (1, (1, 2, 3, 4), 1, _flip),
-    (1, (2, 3, 4), 1, _select),
-    (2, (1, 2, 3, 4), 2, _cat),
-    (1, (2, 3, 4), 2, _pad),
-    (1, (1, 2, 3, 4), 1, _norm),
-    (1, (1, 2, 3, 4), 3, _linear),
-    (1, (2, 3, 4), 1, _matmul),
-    (1, (4,), 8, _conv),
-    (1, (4,), 3, _conv_residual),
-    (1, (4,), 3, _batch_norm),
-    (1, (4,), 3, _pool),
-    (1, (4,), 1, _adaptive),
-)
-
-
-def make(seed: int) -> tuple[RandomModule, tuple[torch.Tensor, ...]]:
-    """A module of 3 to 12 steps, and inputs for it."""
-    m = Maker(random.Random(seed))
-    shape = m.rng.choice([(2, 3, 7, 9), (1, 8, 5, 5), (1, 5, 6, 6), (3, 13), (2, 5, 8), (1, 16, 9, 8)])
-    m.values = [m.normal(*shape)]
-    if m.rng.random() < 0.4:
-        m.values.append(m.normal(*m.rng.choice([shape, shape[-1:], (*shape[:-1], 1)])))
-    inputs = tuple(m.values)
+    rng = random.Random(f"{seed}.{attempt}")
+    real = rng.choices(REALS, WEIGHTS_OF_REALS)[0]
+    m = Maker(rng, real, symbolic=rng.random() < 0.3)
+    inputs, symbolic = _inputs(m)
+    worlds = [_World(RandomModule({}, real), list(given)) for given in inputs]
+    worlds += [_World(RandomModule({}, torch.float64), [_wide(x) for x in given]) for given in inputs]
     steps: list[Step] = []
-    wanted = m.rng.randint(3, 12)
-    for _ in range(wanted * 20):
+    wanted = m.rng.randint(4, 18)
+    for _ in range(wanted * 30):
         if len(steps) == wanted:
             break
-        count, ranks, _, build = m.rng.choices(KINDS, [kind[2] for kind in KINDS])[0]
-        recent = range(max(0, len(m.values) - 4), len(m.values))
-        reads = tuple(m.rng.choice(recent) for _ in range(count))
-        operands = [m.values[i] for i in reads]
-        if any(x.dim() not in ranks or 0 in x.shape for x in operands):
+        kind = m.rng.choices(KINDS, [kind.weight for kind in KINDS])[0]
+        reads = _reads(m, kind.types, kind.fits, worlds[0].values)
+        if reads is None or worlds[0].values[reads[0]].dim() not in kind.ranks:
             continue
         kept = dict(m.weights)
-        function = build(m, *operands)
-        holder = RandomModule([], m.weights, [])
-        try:
-            result = function(holder, *operands)
-        except (RuntimeError, IndexError, ValueError):
-            m.weights = kept  # shapes that do not fit
-            continue
-        if result.numel() > MAX_NUMEL or 0 in result.shape or not bool(torch.isfinite(result).all()):
+        function = _accepted(m, kind.build, reads, worlds)
+        if function is None:
             m.weights = kept
-            continue
-        steps.append((reads, function))
-        m.values.append(result)
+        else:
+            steps.append((reads, function))
+    module = worlds[0].module
+    module.steps = steps
     read = {i for reads, _ in steps for i in reads}
-    outputs = [i for i in range(len(m.values)) if i not in read and i >= len(inputs)]
-    outputs += [i for i in range(len(inputs), len(m.values)) if i in read and m.rng.random() < 0.15]
-    return RandomModule(steps, m.weights, outputs).eval(), inputs
+    made = range(len(inputs[0]), len(worlds[0].values))
+    module.outputs = [i for i in made if i not in read or m.chance(0.15)]
+    return Sample(seed, module.eval(), inputs, symbolic)
+
+
+def _reads(m: Maker, types: str, fits: Callable[[str, torch.Tensor], bool], values: Values) -> Any:
+    """Which values a step reads: recent ones rather than old ones; None if there are none of its types."""
+    reads = []
+    for letter in types:
+        fitting = [i for i, x in enumerate(values) if fits(letter, x)]
+        if not fitting:
+            return None
+        reads.append(m.choice(fitting[-4:]))
+    return tuple(reads)
+
+
+def _inputs(m: Maker) -> tuple[tuple[Values, ...], tuple[int, ...]]:
+    """Inputs per size, and which of them have the symbolic dimension."""
+    shapes = [(2, 3, 7, 9), (1, 8, 5, 5), (1, 5, 6, 6), (3, 13), (2, 5, 8), (1, 16, 9, 8), (4,), (3, 1, 7)]
+    shape = m.choice(shapes)
+    with_batch = [True]
+    wanted = [shape]
+    if m.chance(0.5):
+        other = m.choice([shape, shape[-1:], (*shape[:-1], 1), (1, *shape[1:])])
+        wanted.append(other)
+        with_batch.append(other in (shape, (*shape[:-1], 1)))
+    whole = m.chance(0.5)
+    if whole:
+        wanted.append(m.choice([shape, (shape[0], 4), (3,)]))
+        with_batch.append(len(wanted[-1]) > 1)
+    if m.symbolic and len(shape) == 1:
+        m.symbolic = False
+    symbolic = tuple(i for i, batch in enumerate(with_batch) if batch) if m.symbolic else ()
+    sets = []
+    for size in SIZES if m.symbolic else (0,):
+        given = []
+        for i, dims in enumerate(wanted):
+            dims = (size, *dims[1:]) if i in symbolic else dims
+            real = m.normal(*dims).to(m.real)
+            given.append(m.whole(-9, 10, *dims) if whole and i == len(wanted) - 1 else real)
+        sets.append(tuple(given))
+    return tuple(sets), symbolic
+
+
+@dataclass
+class _World:
+    """All values of a module at one size in one precision."""
+
+    module: RandomModule
+    values: list[torch.Tensor]
+
+    def results(self, weights: dict[str, torch.Tensor], reads: Sequence[int], step: Function) -> list[Any]:
+        for name, tensor in weights.items():
+            if name not in self.module._buffers:
+                self.module.register_buffer(name, tensor if self._same() else _wide(tensor))
+        with torch.no_grad():
+            return results_of(step(self.module, *(self.values[i] for i in reads)))
+
+    def _same(self) -> bool:
+        return self.module.real != torch.float64
+
+    def forget(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.module._buffers.pop(name, None)
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _accepted(m: Maker, build: Callable[..., Function], reads: Sequence[int], worlds: list[_World]) -> Any:
+    """The step, with its results in every world; None if it does not fit or is badly conditioned."""
+    before = set(m.weights)
+    try:
+        step = build(m, *(worlds[0].values[i] for i in reads))
+        results = [world.results(m.weights, reads, step) for world in worlds]
+        largest = max((float(t.abs().max()) for made in results for t in made if t.is_floating_point()), default=0)
+        if 8.0 < largest < 1e4:  # the step ends with a factor that brings its results back
+            step = _Scaled(step, 1.0 / largest)
+            results = [world.results(m.weights, reads, step) for world in worlds]
+    except (RuntimeError, IndexError, ValueError, TypeError, Rejected):
+        results = None  # values that do not fit
+    if results is None or not _well_conditioned(results):
+        for world in worlds:
+            world.forget([name for name in m.weights if name not in before])
+        return None
+    for world, made in zip(worlds, results, strict=True):
+        world.values += made
+    return step
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    step: Function
+    factor: float
+
+    def __call__(self, module: RandomModule, *values: torch.Tensor) -> Any:
+        results = [
+            t * self.factor if t.is_floating_point() else t for t in results_of(self.step(module, *values))
+        ]
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+def _well_conditioned(results: list[list[torch.Tensor]]) -> bool:
+    half = len(results) // 2
+    for narrow, wide in zip(results[:half], results[half:], strict=True):
+        if len(narrow) != len(wide):
+            return False
+        for x, exact in zip(narrow, wide, strict=True):
+            if x.numel() > MAX_NUMEL or 0 in x.shape or x.shape != exact.shape or x.is_complex():
+                return False
+            if not x.is_floating_point():
+                if not torch.equal(x, exact) or float(x.double().abs().max()) > 1e6:
+                    return False
+                continue
+            if not bool(torch.isfinite(x).all()) or float(x.abs().max()) > MAX_SIZE:
+                return False
+            scale = max(1.0, float(exact.double().square().mean().sqrt()))
+            if float((x.double() - exact).abs().max()) > 0.1 * TOLERANCE[x.dtype] * scale:
+                return False
+    return True
+
+
+#: dtypes of inputs and weights, and how often each is drawn.
+REALS = (torch.float32, torch.float64)
+WEIGHTS_OF_REALS = (5, 1)
