@@ -102,9 +102,21 @@ def step_text(step: Step, operand_dtypes: Sequence[str], names: Sequence[str], v
     expr = op.expr if is_float(dtype) or op.int_expr is None else op.int_expr
     return expr.format(
         T=ctype,
+        N=_Numbers(ctype, dtype),
         **dict(zip("xyz", texts, strict=False)),
         **{name: value for name, value in step.attrs.items() if name != "scalar"},
     )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What ``{N[0.1]}`` stands for in an op's expression: the number in the precision of the operands."""
+
+    ctype: str
+    dtype: str
+
+    def __getitem__(self, number: str) -> str:
+        return f"(({self.ctype})({literal(float(number), self.dtype)}))"
 
 
 def body_lines(body: Sequence[Step], input_dtypes: Sequence[str]) -> list[str]:

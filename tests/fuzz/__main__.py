@@ -39,7 +39,8 @@ class Seen:
             f"{len(nodes)} graphs of {nodes[0]} to {nodes[-1]} nodes (median {nodes[len(nodes) // 2]}), "
             f"{self.symbolic} with a symbolic dimension, {len(self.ops)} operations",
             "dtypes: " + ", ".join(f"{name} {count}" for name, count in self.dtypes.most_common()),
-            "graphs per operation: " + ", ".join(f"{name} {count}" for name, count in sorted(self.ops.items())),
+            "graphs per operation: "
+            + ", ".join(f"{name} {count}" for name, count in sorted(self.ops.items())),
         ]
         if self.refused:
             rows.append("refused, and not counted:")

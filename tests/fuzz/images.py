@@ -45,7 +45,9 @@ def _batch_norm(m: Maker, x: Tensor) -> Function:
     names = [m.weight(x.shape[1], positive=i == 1) for i in range(4)]
     kind = m.choice(["batch", "batch", "instance", "group", "plain"])
     if kind == "instance":
-        return lambda s, t: F.instance_norm(t, weight=getattr(s, names[2]), bias=getattr(s, names[3]), eps=0.1)
+        return lambda s, t: F.instance_norm(
+            t, weight=getattr(s, names[2]), bias=getattr(s, names[3]), eps=0.1
+        )
     if kind == "group":
         groups = m.choice([g for g in (1, 2, x.shape[1]) if x.shape[1] % g == 0])
         return lambda s, t: F.group_norm(t, groups, getattr(s, names[2]), getattr(s, names[3]), 0.1)

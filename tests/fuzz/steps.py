@@ -75,7 +75,9 @@ _jumping = jump(
     lambda t: (t * 2 + 0.5) - (t * 2 + 0.5).round(),
     torch.floor, torch.ceil, torch.round, torch.trunc, torch.frac,
 )  # fmt: skip
-_signs = jump(lambda t: t, torch.sign, lambda t: F.hardshrink(t, 0.0), lambda t: torch.heaviside(t, t * 0 + 0.5))
+_signs = jump(
+    lambda t: t, torch.sign, lambda t: F.hardshrink(t, 0.0), lambda t: torch.heaviside(t, t * 0 + 0.5)
+)
 _whole_unary = any_of(
     torch.abs, torch.neg, torch.sign, torch.bitwise_not, lambda t: t.clamp(-3, 5), lambda t: t * 3,
     lambda t: t + 7, lambda t: t // 3, lambda t: t % 5, lambda t: t % -4, lambda t: t & 6, lambda t: t | 3,

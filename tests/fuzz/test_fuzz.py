@@ -1,44 +1,55 @@
-"""A few random graphs in every run; ``python -m tests.fuzz`` runs many."""
+"""A few random graphs in every run, and those that once failed; ``python -m tests.fuzz`` runs many."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import checking
 import numpy as np
 import pytest
 import random_graphs
+from steps import KINDS
 
+from torch_ir.ir import Node
 from torch_ir.printer import to_text
 
 if TYPE_CHECKING:
     from graphs import GuardedDevice
 
+CASES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
+
 
 @pytest.mark.parametrize(
-    ("first", "count"), [(0, 12), pytest.param(1000, 120, marks=pytest.mark.full)], ids=str
+    ("first", "count"), [(0, 8), pytest.param(10000, 120, marks=pytest.mark.full)], ids=str
 )
-def test_random_graphs_give_what_the_interpreter_gives(
-    first: int, count: int, guarded: GuardedDevice
-) -> None:
+def test_random_graphs_give_what_pytorch_gives(first: int, count: int, guarded: GuardedDevice) -> None:
     subjects = [checking.subject(seed) for seed in range(first, first + count)]
     found = checking.differences(subjects, guarded)
     assert not found, "\n".join(
-        checking.told(checking.reduced(s, guarded), found[s.seed]) for s in subjects if s.seed in found
+        checking.told(checking.reduced(s, guarded), found[s.name]) for s in subjects if s.name in found
     )
+
+
+def test_graphs_that_once_failed_give_what_the_interpreter_gives(guarded: GuardedDevice) -> None:
+    assert len(CASES) >= 1
+    assert checking.differences([checking.named_case(path) for path in CASES], guarded) == {}
 
 
 def test_a_seed_gives_the_same_graph_again() -> None:
     first, second = checking.subject(7), checking.subject(7)
     assert to_text(first.ir) == to_text(second.ir)
-    assert all(np.array_equal(first.inputs[k], second.inputs[k]) for k in first.inputs)
-    assert all(np.array_equal(first.weights[k], second.weights[k]) for k in first.weights)
+    for one, other in zip((*first.inputs, first.weights), (*second.inputs, second.weights), strict=True):
+        assert all(np.array_equal(one[k], other[k]) for k in one)
 
 
-def test_random_graphs_cover_the_kinds() -> None:
-    ops = {node.op.split(".")[1] for seed in range(40) for node in checking.subject(seed).ir.nodes}
-    assert ops >= {"conv2d", "linear", "batch_norm", "cat", "permute", "softmax", "mul", "max_pool2d"}
-    assert all(3 <= len(random_graphs.make(seed)[0].steps) <= 12 for seed in range(40))
+def test_random_modules_draw_from_all_kinds_dtypes_and_sizes() -> None:
+    made = [random_graphs.make(seed) for seed in range(60)]
+    assert sum(bool(sample.symbolic) for sample in made) >= 10
+    assert {sample.module.real for sample in made} == set(random_graphs.REALS)
+    assert len(KINDS) > 50
+    assert max(len(sample.module.steps) for sample in made) > 15
 
 
 def test_differences_are_seen() -> None:
@@ -47,3 +58,27 @@ def test_differences_are_seen() -> None:
     assert "instead of" in str(checking.difference(x + 0.01 * (x == 3), x))
     assert "instead of" in str(checking.difference(x[:5], x))
     assert checking.difference(np.where(x == 3, np.nan, x).astype(np.float32), x) is not None
+    assert "1 of 6" in str(checking.difference(np.arange(6) + (x == 3), np.arange(6)))
+
+
+def test_a_failure_is_reduced_to_the_node_that_is_wrong(
+    guarded: GuardedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a compiler that takes every tanh for a sine."""
+    seed = next(
+        seed for seed in range(100) if any("tanh" in n.op for n in checking.subject(seed).ir.nodes[2:-2])
+    )
+    s = checking.subject(seed)
+
+    def wrong(node: Node) -> Node:
+        return replace(node, op="aten.sin.default") if node.op == "aten.tanh.default" else node
+
+    compile_ir = checking.compile_ir
+
+    def compiled(ir: checking.IR) -> object:
+        return compile_ir(replace(ir, nodes=tuple(wrong(node) for node in ir.nodes)))
+
+    monkeypatch.setattr(checking, "compile_ir", compiled)
+    problem = checking.failure(s, guarded)
+    assert problem is not None and problem.startswith("difference")
+    assert [node.op for node in checking.reduced(s, guarded).ir.nodes] == ["aten.tanh.default"]

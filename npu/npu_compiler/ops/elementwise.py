@@ -168,14 +168,14 @@ unary("hardswish", f"({{x}} * {_HARD} / ({{T}})(6))", reference="nn.functional.h
 unary("hardsigmoid", f"({_HARD} / ({{T}})(6))", reference="nn.functional.hardsigmoid")
 unary(
     "gelu_erf",
-    "(({T})(0.5f) * {x} * (({T})(1) + erf({x} * ({T})(0.70710678118654752f))))",
+    "(({T})(0.5f) * {x} * (({T})(1) + erf({x} * {N[0.70710678118654752]})))",
     aten=("internal.gelu_erf",),
     reference="nn.functional.gelu",
 )
 unary(
     "gelu_tanh",
-    "(({T})(0.5f) * {x} * (({T})(1) + tanh(({T})(0.79788456080286536f) * "
-    "({x} + ({T})(0.044715f) * {x} * {x} * {x}))))",
+    "(({T})(0.5f) * {x} * (({T})(1) + tanh({N[0.79788456080286536]} * "
+    "({x} + {N[0.044715]} * {x} * {x} * {x}))))",
     aten=("internal.gelu_tanh",),
     reference=lambda torch, x: torch.nn.functional.gelu(x, approximate="tanh"),
 )
