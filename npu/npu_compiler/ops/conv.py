@@ -172,6 +172,8 @@ register(
             _conv_case((1, 7, 1, 1), (31, 7, 1, 1), residual=(1, 31, 1, 1)),
             _conv_case((7, 3, 5, 5), (8, 3, 5, 5)),
             _conv_case((1, 64, 31, 29), (48, 64, 1, 1), stride=(2, 2)),
+            _conv_case((1, 8, 7, 7), (128, 8, 3, 3), padding=(1, 1, 1, 1)),
+            _conv_case((1, 16, 5, 29), (16, 1, 3, 3), False, stride=(1, 5), groups=16),
         ),
     )
 )
