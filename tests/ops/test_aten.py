@@ -26,7 +26,6 @@ REFUSED = {
     "norms-local_response_norm": "no lowering knows this operation",
     "images-conv3d": "no lowering knows this operation",
     "images-conv_runtime_weight": "weight is computed during the run",
-    "images-max_pool_indices": "no lowering knows this operation",
     "images-adaptive_max": "no lowering knows this operation",
 }
 

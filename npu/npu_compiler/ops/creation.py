@@ -163,7 +163,14 @@ def _emit_sizes(e: Emitter, node: Node) -> None:
     *most, last = (f"({kind})({size_text(value, '(long)')})" for value in values)
     chosen = "".join(f"i == {index} ? {text} : " for index, text in enumerate(most)) + last
     params = {
-        "target": {"type": STORAGE_TYPE[out.dtype], "row": "0", "step": "i"},
+        "target": {
+            "type": STORAGE_TYPE[out.dtype],
+            "value_type": kind,
+            "convert": "",
+            "row": "0",
+            "step": "i",
+        },
+        "half": False,
         "sources": [],
         "lines": [f"const {kind} t0 = {chosen};"],
         "index_type": "int",
