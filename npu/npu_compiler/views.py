@@ -82,11 +82,13 @@ def permute(view: View, dims: Sequence[int]) -> View:
 
 
 def expand(view: View, shape: Sequence[Dim]) -> View:
-    """Broadcasts to ``shape`` (aligned at the right), with stride 0 where a dimension is repeated."""
+    """Broadcasts to ``shape`` (aligned at the right), with stride 0 where a dimension is repeated.
+
+    Only a size of 1 repeats: two symbolic sizes may be equal without being written alike."""
     lead = len(shape) - len(view.shape)
     strides: list[Dim] = [0] * lead
-    for size, stride, wanted in zip(view.shape, view.strides, shape[lead:], strict=True):
-        strides.append(stride if size == wanted else 0)
+    for size, stride in zip(view.shape, view.strides, strict=True):
+        strides.append(0 if size == 1 else stride)
     return replace(view, shape=tuple(shape), strides=tuple(strides))
 
 

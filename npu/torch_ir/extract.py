@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch_ir import decompose, exporting
@@ -43,12 +43,27 @@ def extract_ir(
     prepared = examples.prepare(torch, model, example, dynamic_shapes)
     with exporting.on_cpu(torch, model) as to_cpu:
         args, kwargs = torch.utils._pytree.tree_map_only(
-            torch.Tensor, to_cpu, (prepared.args, prepared.kwargs)
+            torch.Tensor, _distinct(to_cpu, model), (prepared.args, prepared.kwargs)
         )
         program = exporting.export(torch, name, model, args, kwargs, prepared.dynamic_shapes)
         ir = _Extraction(torch, program, name, prepared.dims).run(output_names)
     ir.verify("extraction")
     return ir
+
+
+def _distinct(to_cpu: Callable[[Any], Any], model: Any) -> Callable[[Any], Any]:
+    """``to_cpu``, giving every input a tensor of its own: ``torch.export`` takes one tensor in two places, or a
+    weight given as an input, for one value."""
+    seen = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+
+    def own(tensor: Any) -> Any:
+        moved = to_cpu(tensor)
+        if id(moved) in seen:
+            moved = moved.detach().clone()
+        seen.add(id(moved))
+        return moved
+
+    return own
 
 
 class _Extraction:

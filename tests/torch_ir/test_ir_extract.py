@@ -97,6 +97,33 @@ def test_eager_equals_the_module(graph: tuple[Case, nn.Module, IR]) -> None:
     assert any(tensor.float().nan_to_num().abs().sum() > 0 for tensor in result.outputs.values())
 
 
+class Difference(nn.Module):
+    """Two inputs whose order matters, and a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([2.0, 3.0]))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x - y * self.scale
+
+
+@pytest.mark.parametrize("dynamic", [None, {"x": {0: ("n", 1, 4)}, "y": {0: ("n", 1, 4)}}])
+def test_one_tensor_as_several_inputs_is_several_inputs(dynamic: object) -> None:
+    model, same = Difference(), torch.ones(2, 2)
+    ir = extract_ir(model, {"x": same, "y": same}, dynamic_shapes=dynamic)
+    inputs = {"x": torch.randn(2, 2), "y": torch.randn(2, 2)}
+    (found,) = eager.run(ir, inputs, model.state_dict()).outputs.values()
+    torch.testing.assert_close(found, model(**inputs))
+
+
+def test_a_weight_given_as_an_input_is_an_input() -> None:
+    model = Difference()
+    ir = extract_ir(model, {"x": torch.ones(2), "y": model.scale})
+    (found,) = eager.run(ir, {"x": torch.ones(2), "y": torch.ones(2) * 5}, model.state_dict()).outputs.values()
+    torch.testing.assert_close(found, torch.tensor([-9.0, -14.0]))
+
+
 @pytest.mark.parametrize("name", ["conv_bn_relu", "state_add", "sizes", "norms", "no_grad"])
 def test_float64_reference(name: str) -> None:
     case, model = CASES[name], build(CASES[name])
