@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from npu_compiler.errors import Unsupported
 from npu_compiler.ops import op_def
-from torch_ir.expr import Dim, Expr
+from torch_ir.expr import Bounds, Dim, Expr, bounds_of
 from torch_ir.ir import Attr, Node, TensorSpec
 
 
@@ -18,8 +18,11 @@ class Builder:
     names that the rest of the graph knows.
     """
 
-    def __init__(self, node: Node, specs: Mapping[str, TensorSpec], taken: set[str]) -> None:
+    def __init__(
+        self, node: Node, specs: Mapping[str, TensorSpec], taken: set[str], symbols: Bounds | None = None
+    ) -> None:
         self.node = node
+        self.symbols = symbols or {}
         self.nodes: list[Node] = []
         self._specs = dict(specs)
         self._taken = taken
@@ -30,6 +33,10 @@ class Builder:
 
     def shape(self, value: str) -> tuple[Dim, ...]:
         return self._specs[value].shape
+
+    def bounds(self, dim: Dim) -> tuple[int, int]:
+        """The smallest and largest value of a size."""
+        return bounds_of(dim, self.symbols)
 
     def emit(self, op: str, *inputs: str | None, **attrs: Attr) -> str:
         """Adds a node of a registered op; returns its first output."""

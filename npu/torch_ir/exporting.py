@@ -15,8 +15,17 @@ from torch_ir.errors import IRError
 def export(
     torch: Any, name: str, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> Any:
-    """The ``ExportedProgram`` of one call. Raises ``IRError`` where there is none, or it would lose state."""
-    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+    """The ``ExportedProgram`` of one call. Raises ``IRError`` where there is none, or it would lose state.
+
+    A dynamic size is taken for any number within its bounds: PyTorch would otherwise ask at every slice
+    whether it is 0 or 1, and refuse bounds in which the answers differ.
+    """
+    config = import_module("torch.fx.experimental._config")
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        torch.no_grad(),
+        config.patch(backed_size_oblivious=True),
+    ):
         warnings.simplefilter("always")
         try:
             program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)

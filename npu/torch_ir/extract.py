@@ -52,8 +52,8 @@ def extract_ir(
 
 
 def _distinct(to_cpu: Callable[[Any], Any], model: Any) -> Callable[[Any], Any]:
-    """``to_cpu``, giving every input a tensor of its own: ``torch.export`` takes one tensor in two places, or a
-    weight given as an input, for one value."""
+    """``to_cpu``, giving every input a tensor of its own: ``torch.export`` takes one tensor in two places, or
+    a weight given as an input, for one value."""
     seen = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
 
     def own(tensor: Any) -> Any:

@@ -120,7 +120,8 @@ def test_one_tensor_as_several_inputs_is_several_inputs(dynamic: object) -> None
 def test_a_weight_given_as_an_input_is_an_input() -> None:
     model = Difference()
     ir = extract_ir(model, {"x": torch.ones(2), "y": model.scale})
-    (found,) = eager.run(ir, {"x": torch.ones(2), "y": torch.ones(2) * 5}, model.state_dict()).outputs.values()
+    inputs = {"x": torch.ones(2), "y": torch.ones(2) * 5}
+    (found,) = eager.run(ir, inputs, model.state_dict()).outputs.values()
     torch.testing.assert_close(found, torch.tensor([-9.0, -14.0]))
 
 

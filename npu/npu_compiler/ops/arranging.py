@@ -10,7 +10,7 @@ from npu_compiler import views
 from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_ints, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.elementwise import cast
-from npu_compiler.ops.views import clamp_index, permute, reshape, slice_dim, tensor_input
+from npu_compiler.ops.views import clamp_index, from_front, permute, reshape, slice_dim, tensor_input
 from npu_compiler.views import View
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import ceil_div, product
@@ -252,8 +252,8 @@ def lower_slice_scatter(b: Builder, node: Node) -> str:
     dim = wrap_dim(node.attrs.get("dim", 0), len(b.shape(x)))
     size, step = b.shape(x)[dim], as_int(node.attrs.get("step", 1))
     start, end = node.attrs.get("start"), node.attrs.get("end")
-    first = clamp_index(0 if start is None else as_dim(start), size)
-    last = clamp_index(size if end is None else as_dim(end), size)
+    first = clamp_index(b, 0 if start is None else as_dim(start), size)
+    last = clamp_index(b, size if end is None else as_dim(end), size)
     length = ceil_div(last - first, step)
     shape = (*b.shape(x)[:dim], length, *b.shape(x)[dim + 1 :])
     if shape == b.shape(x):
@@ -266,8 +266,7 @@ def lower_slice_scatter(b: Builder, node: Node) -> str:
 @lowers("aten.select_scatter.default")
 def lower_select_scatter(b: Builder, node: Node) -> str:
     x, source = tensor_input(node), cast(b, tensor_input(node, 1), node.out.dtype)
-    dim, index = wrap_dim(node.attrs["dim"], len(b.shape(x))), as_dim(node.attrs["index"])
-    if isinstance(index, int) and index < 0:
-        index = b.shape(x)[dim] + index
+    dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
+    index = from_front(b, as_dim(node.attrs["index"]), b.shape(x)[dim])
     row = reshape(b, source, (*b.shape(x)[:dim], 1, *b.shape(x)[dim + 1 :]))
     return b.emit("insert", x, row, dim=dim, start=index, step=1)

@@ -18,6 +18,7 @@ from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import TEMPLATE, check_dtypes
 from npu_compiler.select import BufferUse
+from npu_compiler.views import View
 from npu_compiler.weights import const_expr
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, Expr, ceil_div, is_static
@@ -66,22 +67,28 @@ def _count(length: int, start: float, step: float, dtype: str) -> np.ndarray[Any
 
 def _emit_count(e: Emitter, node: Node) -> None:
     out, kind = e.output(node), "double" if is_float(node.out.dtype) else "long"
-    check_dtypes(e, [out.dtype])
     wide = "float64" if kind == "double" else "int64"
     start, step = (literal(as_number(node.attrs[name]), wide) for name in ("start", "step"))
-    symbols, symbol_args = e.symbol_args([*out.shape])
+    _emit_vector(e, node, out, f"{start} + i * {step}", [])
+
+
+def _emit_vector(e: Emitter, node: Node, out: View, element: str, sizes: Sequence[Dim]) -> None:
+    """``out[i] = element``, a C expression of ``i`` and of the symbols in ``sizes``."""
+    check_dtypes(e, [out.dtype])
+    symbols, symbol_args = e.symbol_args([*out.shape, *sizes])
     grain = max(min(e.target.grain, e.bounds(out.shape[0])[1]), 1)
+    kind = COMPUTE_TYPE[out.dtype]
     params = {
         "target": {
             "type": STORAGE_TYPE[out.dtype],
-            "value_type": COMPUTE_TYPE[out.dtype],
+            "value_type": kind,
             "convert": "",
             "row": "0",
             "step": "i",
         },
         "sources": [],
+        "lines": [f"const {kind} t0 = ({kind})({element});"],
         "half": False,
-        "lines": [f"const {COMPUTE_TYPE[out.dtype]} t0 = ({COMPUTE_TYPE[out.dtype]})({start} + i * {step});"],
         "index_type": "int",
         "symbols": symbols,
         "result": "t0",
@@ -92,7 +99,7 @@ def _emit_count(e: Emitter, node: Node) -> None:
         "outer": [],
     }
     e.call(
-        "count",
+        node.op,
         "pointwise",
         TEMPLATE,
         params,
@@ -155,43 +162,11 @@ register(
 
 def _emit_sizes(e: Emitter, node: Node) -> None:
     out, values = e.output(node), as_dims(node.attrs["values"])
-    check_dtypes(e, [out.dtype])
     for value in values:
         require_c_division(e, value)
-    symbols, symbol_args = e.symbol_args(values)
-    kind = COMPUTE_TYPE[out.dtype]
-    *most, last = (f"({kind})({size_text(value, '(long)')})" for value in values)
+    *most, last = (size_text(value, "(long)") for value in values)
     chosen = "".join(f"i == {index} ? {text} : " for index, text in enumerate(most)) + last
-    params = {
-        "target": {
-            "type": STORAGE_TYPE[out.dtype],
-            "value_type": kind,
-            "convert": "",
-            "row": "0",
-            "step": "i",
-        },
-        "half": False,
-        "sources": [],
-        "lines": [f"const {kind} t0 = {chosen};"],
-        "index_type": "int",
-        "symbols": symbols,
-        "result": "t0",
-        "inner": str(len(values)),
-        "grain": len(values),
-        "rows": "1",
-        "rows_per_item": 1,
-        "outer": [],
-    }
-    e.call(
-        "sizes",
-        "pointwise",
-        TEMPLATE,
-        params,
-        node=node,
-        dtype=SHORT[out.dtype],
-        args=[BufferUse(out.buffer, "w"), *symbol_args],
-        global_size=(1, 1),
-    )
+    _emit_vector(e, node, out, chosen, values)
 
 
 def require_c_division(e: Emitter, value: Dim) -> None:

@@ -181,15 +181,24 @@ def lower_expand(b: Builder, node: Node) -> str:
     return x if b.shape(x) == node.out.shape else b.emit("expand", x, shape=node.out.shape)
 
 
-def clamp_index(index: Dim, size: Dim) -> Dim:
-    """A slice's bound as PyTorch takes it: from the end where negative, then within the dimension."""
-    if isinstance(index, int) and isinstance(size, int):
-        return min(max(index + size if index < 0 else index, 0), size)
-    if isinstance(index, int) and index < 0:
-        index = size + index
-    if isinstance(index, int) and index >= 1 << 62:
-        return size
-    return maximum(minimum(index, size), 0) if not (index == 0 or index == size) else index
+def from_front(b: Builder, index: Dim, size: Dim) -> Dim:
+    """An index that counts from the end where it is negative, counted from the front."""
+    low, high = b.bounds(index)
+    if high < 0:
+        return size + index
+    if low < 0:
+        raise unsupported(f"the index {index}, which may be negative or not", "narrow the symbols' bounds")
+    return index
+
+
+def clamp_index(b: Builder, index: Dim, size: Dim) -> Dim:
+    """A slice's bound as PyTorch takes it: from the end where negative, then within the dimension.
+
+    What the symbols' bounds prove is not written out, so that equal sizes look alike."""
+    index = from_front(b, index, size)
+    if b.bounds(size - index)[0] < 0:
+        index = size if b.bounds(size - index)[1] <= 0 else minimum(index, size)
+    return maximum(index, 0) if b.bounds(index)[0] < 0 else index
 
 
 @lowers("aten.slice.Tensor")
@@ -198,8 +207,8 @@ def lower_slice(b: Builder, node: Node) -> str:
     dim = wrap_dim(node.attrs.get("dim", 0), len(b.shape(x)))
     start, end, step = node.attrs.get("start"), node.attrs.get("end"), as_int(node.attrs.get("step", 1))
     size = b.shape(x)[dim]
-    first = clamp_index(0 if start is None else as_dim(start), size)
-    last = clamp_index(size if end is None else as_dim(end), size)
+    first = clamp_index(b, 0 if start is None else as_dim(start), size)
+    last = clamp_index(b, size if end is None else as_dim(end), size)
     length = ceil_div(last - first, step)
     return slice_dim(
         b, x, dim, first, max(length, 0) if isinstance(length, int) else node.out.shape[dim], step
@@ -211,7 +220,7 @@ def lower_narrow(b: Builder, node: Node) -> str:
     x = tensor_input(node)
     dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
     return slice_dim(
-        b, x, dim, clamp_index(as_dim(node.attrs["start"]), b.shape(x)[dim]), node.out.shape[dim]
+        b, x, dim, clamp_index(b, as_dim(node.attrs["start"]), b.shape(x)[dim]), node.out.shape[dim]
     )
 
 
@@ -219,9 +228,7 @@ def lower_narrow(b: Builder, node: Node) -> str:
 def lower_select(b: Builder, node: Node) -> str:
     x = tensor_input(node)
     dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
-    index = as_dim(node.attrs["index"])
-    if isinstance(index, int) and index < 0:
-        index = b.shape(x)[dim] + index
+    index = from_front(b, as_dim(node.attrs["index"]), b.shape(x)[dim])
     return reshape(b, slice_dim(b, x, dim, index, 1), node.out.shape)
 
 

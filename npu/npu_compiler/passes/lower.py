@@ -11,6 +11,7 @@ from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusa
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
 from npu_compiler.target import Target
+from torch_ir.expr import Bounds
 from torch_ir.ir import IR, Node, Output, State, TensorSpec
 
 
@@ -49,7 +50,7 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
             nodes.append(node)
             continue
         try:
-            builder, results = _lowered(node, specs, taken, lowerings, wide)
+            builder, results = _lowered(node, specs, taken, lowerings, wide, ir.symbols)
         except Exception as error:
             refusals.append(refusal(node, error))
             lost.update(zip(node.outputs, node.outs, strict=True))
@@ -77,6 +78,7 @@ def _lowered(
     taken: set[str],
     lowerings: Mapping[str, Lowering],
     wide: dict[str, str],
+    symbols: Bounds,
 ) -> tuple[Builder, list[str]]:
     """What the node's lowering builds, and the values that stand for its outputs.
 
@@ -88,15 +90,15 @@ def _lowered(
     halves = [value for value in node.inputs if value is not None and specs[value].dtype in HALF]
     narrow = any(spec.dtype in HALF for spec in node.outs)
     if not halves and not narrow:
-        builder = Builder(node, specs, taken)
+        builder = Builder(node, specs, taken, symbols)
         return builder, _listed(lowering(builder, node))
-    as_stored = _moved(node, specs, taken, lowering)
+    as_stored = _moved(node, specs, taken, lowering, symbols)
     if as_stored is not None:
         converted = narrow and any(made.op == "cast" for made in as_stored[0].nodes)
         if converted or not wide.keys() >= set(halves):
             taken.update(output for made in as_stored[0].nodes for output in made.outputs)
             return as_stored
-    builder = Builder(node, specs, taken)
+    builder = Builder(node, specs, taken, symbols)
     inputs = tuple(
         wide.get(v) or builder.emit("cast", v, dtype="torch.float32") if v in halves else v
         for v in node.inputs
@@ -112,10 +114,10 @@ def _lowered(
 
 
 def _moved(
-    node: Node, specs: Mapping[str, TensorSpec], taken: set[str], lowering: Lowering
+    node: Node, specs: Mapping[str, TensorSpec], taken: set[str], lowering: Lowering, symbols: Bounds
 ) -> tuple[Builder, list[str]] | None:
     """The lowering of a node that moves or converts elements and computes nothing; None for others."""
-    builder = Builder(node, specs, set(taken))
+    builder = Builder(node, specs, set(taken), symbols)
     try:
         results = _listed(lowering(builder, node))
     except Unsupported:
