@@ -18,19 +18,26 @@ def export(
     """The ``ExportedProgram`` of one call. Raises ``IRError`` where there is none, or it would lose state.
 
     A dynamic size is taken for any number within its bounds: PyTorch would otherwise ask at every slice
-    whether it is 0 or 1, and refuse bounds in which the answers differ.
+    whether it is 0 or 1, and refuse bounds in which the answers differ. Where a graph needs those answers,
+    they are those for larger numbers.
     """
     config = import_module("torch.fx.experimental._config")
-    with (
-        warnings.catch_warnings(record=True) as caught,
-        torch.no_grad(),
-        config.patch(backed_size_oblivious=True),
-    ):
-        warnings.simplefilter("always")
-        try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-        except Exception as error:
-            raise IRError(_export_message(name, str(error))) from error
+    for any_size in (True, False):
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            torch.no_grad(),
+            config.patch(backed_size_oblivious=any_size),
+        ):
+            warnings.simplefilter("always")
+            try:
+                program = torch.export.export(
+                    model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
+                )
+                break
+            except Exception as error:
+                if any_size and dynamic_shapes:
+                    continue
+                raise IRError(_export_message(name, str(error))) from error
     for warning in caught:
         text = str(warning.message)
         lost = _lost_attributes(model, text)
