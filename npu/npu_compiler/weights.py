@@ -66,11 +66,8 @@ def _node_expr(node: Node, known: dict[str, WeightExpr]) -> WeightExpr | None:
         return None
     if make is None:
         return None
-    inputs = [
-        known[value] if value is not None else scalar_expr(_number(node.attrs["scalar"]))
-        for value in node.inputs
-    ]
-    return make(node, inputs)
+    scalar = scalar_expr(_number(node.attrs.get("scalar", 0)))  # of an absent operand, if it is a number
+    return make(node, [scalar if value is None else known[value] for value in node.inputs])
 
 
 def _number(attr: object) -> float:

@@ -7,6 +7,7 @@ Grammar (nested lists, as in JSON; anything else is a ``FormatError``):
     ["add" | "sub" | "mul" | "div" | "max" | "min", a, b]     numpy broadcasting
     ["matmul", a, b]                                          numpy's rules, float64
     ["neg" | "sqrt" | "rsqrt" | "exp" | "abs", a]
+    ["sum" | "mean", a, [axes]]                               over axes, which stay as 1
     ["reshape", a, [sizes]]  ["permute", a, [axes]]  ["broadcast", a, [sizes]]  ["cast", a, dtype]
     ["pad", a, [[low, high], ..]]  (zeros)   ["slice", a, [[start, stop, step], ..]]   ["concat", [a, ..],
     axis]
@@ -50,6 +51,11 @@ _UNARY: Mapping[str, Callable[[Array], Array]] = {
     "rsqrt": lambda a: 1.0 / np.sqrt(a),
     "exp": np.exp,
     "abs": np.abs,
+}
+
+_REDUCTIONS: Mapping[str, Callable[[Array, tuple[int, ...]], Array]] = {
+    "sum": lambda a, axes: np.asarray(a.sum(axes, a.dtype, keepdims=True)),
+    "mean": lambda a, axes: np.asarray(a.mean(axes, keepdims=True)),
 }
 
 
@@ -129,6 +135,8 @@ def _tensors(expr: object, depth: int) -> Iterator[str]:
             yield from _tensors(b, depth - 1)
         case [str(name), a] if name in _UNARY:
             yield from _tensors(a, depth - 1)
+        case [str(name), a, [*axes]] if name in _REDUCTIONS and _sizes(axes):
+            yield from _tensors(a, depth - 1)
         case ["reshape" | "broadcast" | "permute", a, [*sizes]] if _sizes(sizes):
             yield from _tensors(a, depth - 1)
         case ["pad", a, [*pairs]] if all(isinstance(p, list) and len(p) == 2 and _sizes(p) for p in pairs):
@@ -179,6 +187,8 @@ def _evaluate(expr: WeightExpr, load: Load) -> Array:
             return np.asarray(_BINARY[name](_wide(_evaluate(a, load)), _wide(_evaluate(b, load))))
         case [str(name), a] if name in _UNARY:
             return np.asarray(_UNARY[name](_wide(_evaluate(a, load))))
+        case [str(name), a, [*axes]] if name in _REDUCTIONS:
+            return _REDUCTIONS[name](_wide(_evaluate(a, load)), tuple(axes))
         case ["reshape", a, [*sizes]]:
             return _evaluate(a, load).reshape(sizes)
         case ["permute", a, [*axes]]:
@@ -228,6 +238,8 @@ def _shape(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[
             return (*np.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1])
         case [name, a, b] if name in _BINARY:
             return np.broadcast_shapes(_shape(a, shapes), _shape(b, shapes))
+        case [str(name), a, [*axes]] if name in _REDUCTIONS:
+            return np.asarray(blank(a).max(tuple(axes), keepdims=True, initial=0)).shape
         case ["reshape", a, sizes]:
             if prod(_shape(a, shapes)) != prod(sizes):
                 raise ValueError(f"{prod(_shape(a, shapes))} elements cannot have shape {sizes}")

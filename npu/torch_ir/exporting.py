@@ -44,7 +44,8 @@ def export(
         if lost:
             raise IRError(
                 f"{name}: the module assigns {', '.join(lost)}, which a graph would lose; make it a buffer "
-                "with register_buffer if it is state"
+                "with register_buffer if it is state, or call the module once before if it only keeps what "
+                "it has computed from its weights"
             )
         if "assigned during export" not in text and not issubclass(warning.category, FutureWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -37,8 +37,9 @@ def read_graph(
     outputs = reader.graph(program.graph_module, None)
     for value in outputs:
         if value is not None and not isinstance(value, str):
+            shown = f"a number ({value.reason})" if isinstance(value, _Unknown) else f"{value!r}"
             raise IRError(
-                f"the module returns {value!r}, which is no tensor: return tensors only, "
+                f"the module returns {shown}, which is no tensor: return tensors only, "
                 "and sizes and numbers in another way"
             )
     return ReadGraph(reader.nodes, outputs, reader.specs)
@@ -93,6 +94,14 @@ def _fold(args: Sequence[Dim], apply: Callable[[Dim, Dim], Dim]) -> Dim:
     return total
 
 
+@dataclass(frozen=True)
+class _Unknown:
+    """A number that depends on the values of tensors. Harmless where only checks read it; any other use
+    raises ``reason``."""
+
+    reason: str
+
+
 class _Reader:
     def __init__(
         self, names: Mapping[str, str], symbols: Mapping[str, Dim], locate: Callable[[Any], str]
@@ -132,7 +141,16 @@ class _Reader:
         return name
 
     def _scalar(self, value: Any, name: str) -> Any:
-        return to_dim(value, self._symbols, name) if type(value).__name__ == "SymInt" else value
+        """A number of the graph: a size, a plain number, or what only checks may read."""
+        kind = type(value).__name__
+        if kind in ("SymBool", "SymFloat"):
+            return _Unknown(f"{name} is {value}, which is decided by a size or by the values of a tensor")
+        if kind != "SymInt":
+            return value
+        try:
+            return to_dim(value, self._symbols, name)
+        except IRError as error:
+            return _Unknown(str(error))
 
     def _call(self, node: Any, values: Mapping[Any, Any]) -> Any:
         target = node.target
@@ -224,6 +242,8 @@ def _look_up(given: Any, values: Mapping[Any, Any]) -> Any:
 def _attr(value: Any, place: str, symbols: Mapping[str, Dim]) -> Attr:
     if isinstance(value, (bool, int, float, str, Expr)) or value is None:
         return value
+    if isinstance(value, _Unknown):
+        raise IRError(f"{place}: {value.reason}")
     if isinstance(value, (tuple, list)):
         return tuple(_attr(item, place, symbols) for item in value)
     kind = type(value).__name__

@@ -74,6 +74,10 @@ NORMS: dict[str, Call] = {
     "batch_norm_1d_length": (randomised(nn.BatchNorm1d(5)), (n(3, 5, 7),)),
     "group_norm": (randomised(nn.GroupNorm(2, 6)), (n(2, 6, 5, 3),)),
     "group_norm_plain": (nn.GroupNorm(3, 6, affine=False), (n(2, 6, 5),)),
+    "batch_norm_own_statistics": (
+        randomised(nn.BatchNorm2d(5, track_running_stats=False)),
+        (n(2, 5, 3, 7),),
+    ),
     "instance_norm": (randomised(nn.InstanceNorm2d(3, affine=True)), (n(2, 3, 5, 7),)),
     "rms_norm": (randomised(nn.RMSNorm(7)), (n(3, 7),)),
     "rms_norm_eps": (lambda x: F.rms_norm(x, (7,), None, 0.1), (n(3, 7),)),
@@ -168,6 +172,33 @@ IMAGES: dict[str, Call] = {
     "conv_same": (conv(3, 8, 4, padding="same"), (n(1, 3, 7, 9),)),
     "conv_same_dilated": (conv(3, 8, (2, 3), padding="same", dilation=2), (n(1, 3, 7, 9),)),
     "conv_valid": (conv(3, 8, 3, padding="valid"), (n(1, 3, 7, 9),)),
+    "conv_runtime_weight_groups": (
+        lambda x, w, b: F.relu(F.conv2d(x, w, b, stride=(2, 1), padding=(1, 2), groups=2) + 1),
+        (n(2, 6, 9, 7), n(8, 3, 3, 3), n(8)),
+    ),
+    "conv_runtime_weight_1d": (lambda x, w: F.conv1d(x, w, dilation=2), (n(2, 3, 11), n(5, 3, 3))),
+    "conv_runtime_bias": (
+        WithBuffers(lambda x, b, w: F.conv2d(x, w, b), n(5, 3, 2, 2)),
+        (n(1, 3, 5, 7), n(5)),
+    ),
+    "conv_runtime_depthwise": (
+        lambda x, w: F.conv2d(x, w, padding=1, groups=5),
+        (n(1, 5, 7, 3), n(5, 1, 3, 3)),
+    ),
+    "conv_weight_norm": (
+        nn.utils.parametrizations.weight_norm(conv(3, 5, 3), dim=2),
+        (n(2, 3, 7, 5),),
+    ),
+    "conv_spectral_norm": (nn.utils.parametrizations.spectral_norm(conv(3, 5, 3)).eval(), (n(2, 3, 7, 5),)),
+    "conv_standardised": (
+        WithBuffers(
+            lambda x, w: F.conv2d(
+                x, F.batch_norm(w.reshape(1, 5, -1), None, None, training=True).reshape_as(w)
+            ),
+            n(5, 3, 3, 3),
+        ),
+        (n(2, 3, 7, 5),),
+    ),
     "conv_no_bias": (conv(3, 8, 1, bias=False), (n(2, 3, 7, 9),)),
     "conv_1x1_stride": (conv(16, 8, 1, stride=2), (n(1, 16, 7, 7),)),
     "conv_whole_image": (conv(3, 8, (7, 9)), (n(2, 3, 7, 9),)),

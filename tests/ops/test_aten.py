@@ -25,7 +25,6 @@ from torch_ir.ir import IR
 REFUSED = {
     "norms-local_response_norm": "no lowering knows this operation",
     "images-conv3d": "no lowering knows this operation",
-    "images-conv_runtime_weight": "weight is computed during the run",
     "images-adaptive_max": "no lowering knows this operation",
 }
 

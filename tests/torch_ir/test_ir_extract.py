@@ -271,7 +271,7 @@ class InPlaceParameter(nn.Module):
         (Call(in_place_input), {}, r"changes its input x in place; work on a copy"),
         (Call(in_place_view_of_input), {}, r"changes .*x"),
         (InPlaceParameter(), {}, "changes its parameter weight"),
-        (Assigns(), {}, r"assigns self\.total, .* register_buffer"),
+        (Assigns(), {}, r"assigns self\.total, .* register_buffer.* call the module once before"),
         (Call(lambda x: x.nonzero()), {}, "depends on the values of a tensor"),
         (Call(lambda x: x.shape[0]), {}, "returns .* no tensor"),
         (Call(lambda x: None), {}, "returns no tensor"),
@@ -306,6 +306,18 @@ def test_refusals_name_the_remedy(model: nn.Module, options: dict[str, object], 
         warnings.simplefilter("ignore")
         with pytest.raises(IRError, match=message):
             extract_ir(model, values(4, 3) if example is None else example, **options)
+
+
+def _checks(x: torch.Tensor) -> torch.Tensor:
+    torch._check(x.int().max().item() < 10**6)
+    return x + 1
+
+
+def test_values_of_tensors_may_be_checked_and_nothing_else() -> None:
+    assert [node.op for node in extract_ir(Call(_checks), values(4, 3)).nodes] == ["aten.add.Tensor"]
+    for used in (lambda x: x * x.max().item(), lambda x: x * x.int().max().item(), lambda x: x.max().item()):
+        with pytest.raises(IRError, match=r"item .*values of a tensor|item: a size .*values of a tensor"):
+            extract_ir(Call(used), values(4, 3))
 
 
 def test_eager_refusals() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from npu_compiler import winograd
+from npu_compiler import unfolded, winograd
 from npu_compiler.ctext import Step
-from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.fused import run_body
+from npu_compiler.ops.matmul import emit_matmul, product_expr
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import emit_body
 from npu_compiler.products import LANES, depthwise, igemm, is_vector_view, pack_rows, pads_of
@@ -20,6 +20,7 @@ from npu_compiler.shapes import window_out
 from npu_compiler.views import View
 from npu_compiler.views import expand as expand_view
 from npu_compiler.views import permute as permute_view
+from npu_runtime.program import WeightExpr
 from torch_ir.expr import product
 from torch_ir.ir import Attr, Node, TensorSpec
 
@@ -96,12 +97,9 @@ def _conv_case(
 
 def _emit_conv(e: Emitter, node: Node) -> None:
     _, per_group, kernel_height, kernel_width = e.spec(str(node.inputs[1])).shape
-    if not e.is_constant(node.inputs[1]) or (
-        len(node.inputs) > 2 and node.inputs[2] and not e.is_constant(node.inputs[2])
-    ):
-        raise Unsupported(
-            "a convolution whose weight is computed during the run", "make the weight a parameter"
-        )
+    if not all(e.is_constant(value) for value in node.inputs[1:3] if value is not None):
+        unfolded.convolve(e, node)
+        return
     x, y = e.view(node.inputs[0]), e.output(node)
     kernel = (int(str(kernel_height)), int(str(kernel_width)))
     groups = as_int(node.attrs["groups"])
@@ -174,6 +172,15 @@ register(
             _conv_case((1, 64, 31, 29), (48, 64, 1, 1), stride=(2, 2)),
             _conv_case((1, 8, 7, 7), (128, 8, 3, 3), padding=(1, 1, 1, 1)),
             _conv_case((1, 16, 5, 29), (16, 1, 3, 3), False, stride=(1, 5), groups=16),
+            *(  # weights that are computed during the run
+                replace(case, constant=constant)
+                for case in (
+                    _conv_case((2, 6, 13, 11), (8, 3, 3, 3), stride=(2, 1), padding=(0, 1, 2, 1), groups=2),
+                    _conv_case((1, 5, 9, 7), (7, 5, 3, 2), bias=False, dilation=(2, 3)),
+                    _conv_case((2, 5, 7, 9), (13, 5, 3, 3), residual=(2, 13, 5, 7)),
+                )
+                for constant in ((), (1,), (2,))
+            ),
         ),
     )
 )
@@ -277,8 +284,6 @@ def row_of(view: View) -> View:
 
 def _emit_product(e: Emitter, node: Node, x: View) -> None:
     """A linear layer whose weight is computed during the run: a general matrix product."""
-    from npu_compiler.ops.matmul import emit_matmul
-
     weight, y = permute_view(e.view(node.inputs[1]), (1, 0)), e.output(node)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     flat = len(x.shape) == 1
@@ -292,12 +297,20 @@ def _emit_product(e: Emitter, node: Node, x: View) -> None:
     emit_body(e, (step,), [plain, expand_view(e.view(bias), out.shape)], out, node)
 
 
+def _linear_expr(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr | None:
+    plain = not node.attrs.get("epilogue") and all(value is None for value in node.inputs[2:])
+    if not plain or node.out.rank < 2:
+        return None
+    return product_expr(node, exprs[0], ["permute", exprs[1], [1, 0]])
+
+
 register(
     OpDef(
         "linear",
         _infer_linear,
         _reference_linear,
         emit=_emit_linear,
+        weight_expr=_linear_expr,
         epilogue=True,
         rtol=2e-5,
         atol=2e-5,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from npu_compiler import views
 from npu_compiler.ctext import index_text, size_text
-from npu_compiler.dtypes import SHORT, STORAGE_TYPE
+from npu_compiler.dtypes import SHORT, STORAGE_TYPE, is_float
 from npu_compiler.lowering import Builder, as_number, unsupported
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.elementwise import cast
@@ -17,6 +17,7 @@ from npu_compiler.products import packed_rows
 from npu_compiler.select import BufferUse
 from npu_compiler.shapes import broadcast
 from npu_compiler.views import View
+from npu_runtime.program import WeightExpr
 from torch_ir.expr import ceil_div, product
 from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
@@ -85,12 +86,19 @@ def _emit(e: Emitter, node: Node) -> None:
     emit_matmul(e, node, e.view(node.inputs[0]), e.view(node.inputs[1]), e.output(node))
 
 
+def product_expr(node: Node, x: WeightExpr, y: WeightExpr) -> WeightExpr | None:
+    """A product of weights, computed when they are loaded if that makes them no larger: a vector, as in the
+    norm of a matrix."""
+    return ["matmul", x, y] if is_float(node.out.dtype) and 1 in node.out.shape[-2:] else None
+
+
 register(
     OpDef(
         "matmul",
         _infer,
         lambda torch, x, y: torch.matmul(x, y),
         emit=_emit,
+        weight_expr=lambda node, exprs: product_expr(node, *exprs),
         rtol=2e-5,
         atol=2e-5,
         cases=tuple(
@@ -109,7 +117,7 @@ register(
 )
 
 
-@lowers("aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default")
+@lowers(*(f"aten.{name}.default" for name in ("matmul", "mm", "bmm", "mv", "dot", "vdot")))
 def lower_matmul(b: Builder, node: Node) -> str:
     x, y = cast(b, tensor_input(node), node.out.dtype), cast(b, tensor_input(node, 1), node.out.dtype)
     if len(b.shape(x)) == 1:

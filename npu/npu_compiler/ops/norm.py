@@ -23,12 +23,14 @@ def optional_input(node: Node, index: int) -> str | None:
 def lower_batch_norm(b: Builder, node: Node) -> list[str]:
     """``x * s + t`` with ``s = weight / sqrt(var + eps)`` and ``t = bias - mean * s``, computed when weights
     are loaded."""
+    x = tensor_input(node)
+    weight, bias = optional_input(node, 1), optional_input(node, 2)
+    if optional_input(node, 3) is None:
+        return _by_own_statistics(b, node, x, weight, bias)
     if node.attrs.get("training"):
         raise unsupported(
             "batch normalisation in training mode", "call .eval() on the model before extraction"
         )
-    x = tensor_input(node)
-    weight, bias = optional_input(node, 1), optional_input(node, 2)
     mean, var = tensor_input(node, 3), tensor_input(node, 4)
     eps = as_number(node.attrs.get("eps", 1e-5))
     scale = b.emit("rsqrt", b.emit("add", var, None, scalar=float(eps)))
@@ -41,6 +43,29 @@ def lower_batch_norm(b: Builder, node: Node) -> list[str]:
     y = b.emit("add", y, reshape(b, shift, column))
     empty = [b.emit("slice", mean, dim=0, start=0, step=1, length=0) for _ in node.outputs[1:]]
     return [y, *empty]
+
+
+def _by_own_statistics(b: Builder, node: Node, x: str, weight: str | None, bias: str | None) -> list[str]:
+    """A batch norm that tracks no statistics: those of its input, also in inference."""
+    if len(node.outputs) > 1:
+        raise unsupported("the statistics of a batch norm in training mode")
+    dims = tuple(dim for dim in range(len(b.shape(x))) if dim != 1)
+    y, _, _ = normalise(b, x, dims, as_number(node.attrs.get("eps", 1e-5)))
+    for op, value in (("mul", weight), ("add", bias)):
+        if value is not None:
+            y = b.emit(op, y, reshape(b, value, (*b.shape(value), *(1 for _ in b.shape(x)[2:]))))
+    return [y]
+
+
+@lowers("aten._weight_norm.default", "aten._weight_norm_interface.default")
+def lower_weight_norm(b: Builder, node: Node) -> list[str]:
+    """``v * g / norm(v)``, the norm over all dimensions but one."""
+    v, g = tensor_input(node), tensor_input(node, 1)
+    rank, dim = len(b.shape(v)), as_int(node.attrs.get("dim", 0))
+    dims = tuple(i for i in range(rank) if dim == -1 or i != dim)
+    norm = b.emit("sqrt", b.emit("reduce_sum", b.emit("mul", v, v), dims=dims))
+    y = b.emit("mul", v, b.emit("div", g, norm))
+    return [y, norm][: len(node.outputs)]
 
 
 @lowers("aten.layer_norm.default", "aten.native_layer_norm.default")

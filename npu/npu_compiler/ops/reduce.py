@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
 from npu_compiler.views import View
+from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
@@ -193,6 +195,13 @@ def _reference(name: str) -> Any:
     return reference
 
 
+def _weight_expr(name: str) -> Any:
+    def expr(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr | None:
+        return [name, exprs[0], list(as_ints(node.attrs["dims"]))] if is_float(node.out.dtype) else None
+
+    return expr if name in ("sum", "mean") else None
+
+
 for _name in REDUCTIONS:
     register(
         OpDef(
@@ -200,6 +209,7 @@ for _name in REDUCTIONS:
             _infer(_name),
             _reference(_name),
             emit=_emit_reduce(_name),
+            weight_expr=_weight_expr(_name),
             rtol=2e-5,
             atol=2e-6,
             layout=lambda node, layouts: (
