@@ -97,6 +97,7 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/gather_along.cl.j2", {"index_type": "short"}),
         ("ops/scatter_along.cl.j2", {"index_type": "short"}),
         ("ops/sort.cl.j2", {"index_type": "short"}),
+        ("ops/pool_windows.cl.j2", {"op": "min"}),
         ("ops/matmul.cl.j2", {"tm": 9}),
         ("ops/matmul.cl.j2", {"tn": 0}),
         ("ops/conv_igemm.cl.j2", {"mr": 17}),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
 from aten_positions import READING, SORTING, WRITING
+from aten_windows import POOLING
 from call_values import Call, i, n, p, randomised, special
 from torch import nn
 
@@ -296,6 +297,7 @@ CALLS: dict[str, Call] = {
         ("products", PRODUCTS),
         ("images", IMAGES),
         ("outputs", OUTPUTS),
+        ("pooling", POOLING),
         ("sorting", SORTING),
         ("reading", READING),
         ("writing", WRITING),

@@ -23,9 +23,8 @@ from torch_ir.ir import IR
 
 #: What is refused, and a part of the reason.
 REFUSED = {
-    "norms-local_response_norm": "no lowering knows this operation",
     "images-conv3d": "no lowering knows this operation",
-    "images-adaptive_max": "no lowering knows this operation",
+    "images-conv_runtime_weight": "weight is computed during the run",
 }
 
 

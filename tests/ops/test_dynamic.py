@@ -11,6 +11,7 @@ import graphs
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from aten_cases import Calling
 from call_values import i, n
 from torch.export import Dim
@@ -69,6 +70,13 @@ CALLS: dict[str, Dynamic] = {
         lambda k: (n(k, 3), i(2, k, 3).bool(), n(k, 3, seed=1)),
         (0, 0, 0),
     ),
+    "max_pool_indices": Dynamic(
+        lambda x: F.max_pool2d(x, 3, 1, 1, return_indices=True), lambda k: (n(1, 2, k, 7),), (2,)
+    ),
+    "avg_pool1d": Dynamic(lambda x: F.avg_pool1d(x, 2, 1, 1), lambda k: (n(2, 3, k),), (2,)),
+    "avg_pool3d": Dynamic(lambda x: F.avg_pool3d(x, 2, 2, 1), lambda k: (n(1, 2, 3, k, 4),), (3,)),
+    "adaptive_avg": Dynamic(lambda x: F.adaptive_avg_pool2d(x, (2, 3)), lambda k: (n(2, 3, k, 7),), (2,)),
+    "adaptive_max": Dynamic(lambda x: F.adaptive_max_pool1d(x, 4), lambda k: (n(2, 3, k),), (2,)),
     "arange_of_length": Dynamic(
         lambda x: x + torch.arange(x.shape[0], 2 * x.shape[0])[:, None], lambda k: (n(k, 3),), (0,)
     ),

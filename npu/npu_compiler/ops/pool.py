@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.errors import Unsupported
-from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
+from npu_compiler.lowering import Builder, as_int, as_ints
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops.pool_windows import NO_WINDOW
 from npu_compiler.ops.reduce import reduce
-from npu_compiler.ops.views import reshape, slice_dim, tensor_input
+from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.products import is_vector_view, pads_of
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.shapes import window_out
@@ -167,83 +168,106 @@ register(
 )
 
 
-def _image(b: Builder, x: str, rank: int) -> str:
-    """The input as [N, C, H, W]: a missing batch and, for one spatial dimension, a height of 1 are added."""
+def _image(b: Builder, x: str, rank: int, dims: int) -> str:
+    """The input as [N, C, *spatial] with ``dims`` spatial dimensions: a missing batch and dimensions of size
+    1 are added."""
     shape = b.shape(x)
     if len(shape) == rank + 1:
         shape = (1, *shape)
-    if rank == 1:
-        shape = (*shape[:2], 1, shape[2])
-    return reshape(b, x, shape)
+    return reshape(b, x, (*shape[:2], *(1,) * (dims - rank), *shape[2:]))
 
 
-@lowers(*(f"aten.{kind}_pool{rank}d.default" for kind in ("max", "avg") for rank in (1, 2)))
-def lower_pool(b: Builder, node: Node) -> str:
-    rank = 1 if "1d" in node.op else 2
+def _rank(node: Node) -> int:
+    """How many dimensions "aten.max_pool2d.default" pools over."""
+    return int(node.op.split("d.")[0].split("d_with")[0][-1])
+
+
+def _filled(values: tuple[int, ...], count: int, value: int) -> tuple[int, ...]:
+    """``values`` with ``value`` in front where there are fewer than ``count``."""
+    return (*(value,) * (count - len(values)), *values)
+
+
+@lowers(
+    *(f"aten.{kind}_pool{rank}d.default" for kind in ("max", "avg") for rank in (1, 2, 3)),
+    *(f"aten.max_pool{rank}d_with_indices.default" for rank in (1, 2, 3)),
+)
+def lower_pool(b: Builder, node: Node) -> list[str]:
+    """Images of float32 whose windows' places are not asked for take the kernel for vectors of channels."""
+    rank, average = _rank(node), ".avg" in node.op
     kernel = as_ints(node.attrs["kernel_size"], rank)
     given = node.attrs.get("stride")
     stride = kernel if given in (None, ()) else as_ints(given, rank)
     pads = as_ints(node.attrs.get("padding", 0), rank)
     dilation = as_ints(node.attrs.get("dilation", 1), rank)
-    if rank == 1:
-        kernel, stride, pads, dilation = (1, *kernel), (1, *stride), (0, *pads), (1, *dilation)
-    common: dict[str, Any] = {
-        "kernel": kernel,
-        "stride": stride,
-        "padding": (pads[0], pads[0], pads[1], pads[1]),
-        "ceil_mode": bool(node.attrs.get("ceil_mode", False)),
+    count_include_pad = bool(node.attrs.get("count_include_pad", True))
+    divisor = as_int(node.attrs.get("divisor_override") or 0)
+    x, indices = tensor_input(node), "with_indices" in node.op
+    if rank < 3 and not indices and b.spec(x).dtype == "float32":
+        top, left = _filled(pads, 2, 0)
+        common: dict[str, Any] = {
+            "kernel": _filled(kernel, 2, 1),
+            "stride": _filled(stride, 2, 1),
+            "padding": (top, top, left, left),
+            "ceil_mode": bool(node.attrs.get("ceil_mode", False)),
+        }
+        if average:
+            common |= {"count_include_pad": count_include_pad, "divisor": divisor}
+        else:
+            common["dilation"] = _filled(dilation, 2, 1)
+        image = _image(b, x, rank, 2)
+        (spec,) = _infer([b.spec(image)], common)
+        if spec.shape[4 - rank :] == node.out.shape[-rank:]:
+            return [
+                reshape(b, b.emit("avg_pool" if average else "max_pool", image, **common), node.out.shape)
+            ]
+    out: tuple[Dim, ...] = (*(1,) * (3 - rank), *node.out.shape[-rank:])
+    window: dict[str, Any] = {
+        "out": out,
+        "adaptive": False,
+        "kernel": _filled(kernel, 3, 1),
+        "stride": _filled(stride, 3, 1),
+        "padding": _filled(pads, 3, 0),
+        "dilation": _filled(dilation, 3, 1),
     }
-    x = _image(b, tensor_input(node), rank)
-    if ".max" in node.op:
-        y = b.emit("max_pool", x, **common, dilation=dilation)
-    else:
-        y = b.emit(
-            "avg_pool",
-            x,
-            **common,
-            count_include_pad=bool(node.attrs.get("count_include_pad", True)),
-            divisor=as_int(node.attrs.get("divisor_override") or 0),
-        )
-    return reshape(b, y, node.out.shape)
+    window |= (
+        {"count_include_pad": count_include_pad, "divisor": divisor} if average else {"indices": indices}
+    )
+    name = "avg_windows" if average else "max_windows"
+    results = b.emit_multi(name, _image(b, x, rank, 3), **window)
+    return [reshape(b, result, node.out.shape) for result in results]
 
 
 @lowers(
-    "aten.adaptive_avg_pool2d.default",
-    "aten.adaptive_avg_pool1d.default",
+    *(f"aten.adaptive_{kind}_pool{rank}d.default" for kind in ("avg", "max") for rank in (1, 2, 3)),
     "aten._adaptive_avg_pool2d.default",
+    "aten._adaptive_avg_pool3d.default",
 )
-def lower_adaptive(b: Builder, node: Node) -> str:
+def lower_adaptive(b: Builder, node: Node) -> list[str]:
     """Window ``i`` of ``n`` reaches from floor(i * size / n) to ceil((i + 1) * size / n); equal windows are
-    plain pooling."""
-    rank = 1 if "1d" in node.op else 2
+    plain pooling, one window is a reduction."""
+    rank, average = _rank(node), "_avg_" in node.op
     x = tensor_input(node)
-    spatial = b.shape(x)[-rank:]
-    out = node.out.shape[-rank:]
-    dims = tuple(range(len(b.shape(x)) - rank, len(b.shape(x))))
-    if all(size == 1 for size in out):
-        return reduce(b, "mean", x, dims, node.out.shape)
-    sizes = as_ints(tuple(spatial)) if all(isinstance(size, int) for size in spatial) else ()
-    counts = as_ints(tuple(out)) if all(isinstance(size, int) for size in out) else ()
-    if not sizes or not counts:
-        raise unsupported("adaptive pooling of a dynamic size")
-    if all(size % count == 0 for size, count in zip(sizes, counts, strict=True)):
-        kernel = tuple(size // count for size, count in zip(sizes, counts, strict=True))
-        kernel = (1, *kernel) if rank == 1 else kernel
-        y = b.emit(
-            "avg_pool",
-            _image(b, x, rank),
-            kernel=kernel,
-            stride=kernel,
-            padding=(0, 0, 0, 0),
-            ceil_mode=False,
-            count_include_pad=True,
-            divisor=0,
-        )
-        return reshape(b, y, node.out.shape)
-    for dim, size, count in zip(dims, sizes, counts, strict=True):
-        windows = []
-        for i in range(count):
-            start, end = i * size // count, -(-(i + 1) * size // count)
-            windows.append(b.emit("reduce_mean", slice_dim(b, x, dim, start, end - start), dims=(dim,)))
-        x = windows[0] if count == 1 else b.emit("concat", *windows, dim=dim)
-    return x
+    spatial, out = b.shape(x)[-rank:], node.out.shape[-rank:]
+    if average and all(size == 1 for size in out):
+        dims = tuple(range(len(b.shape(x)) - rank, len(b.shape(x))))
+        return [reduce(b, "mean", x, dims, node.out.shape)]
+    static = all(isinstance(size, int) for size in (*spatial, *out))
+    if average and static and rank < 3 and b.spec(x).dtype == "float32":
+        pairs = list(zip(as_ints(tuple(spatial)), as_ints(tuple(out)), strict=True))
+        if all(count and size % count == 0 for size, count in pairs):
+            kernel = _filled(tuple(size // count for size, count in pairs), 2, 1)
+            y = b.emit(
+                "avg_pool",
+                _image(b, x, rank, 2),
+                kernel=kernel,
+                stride=kernel,
+                padding=(0, 0, 0, 0),
+                ceil_mode=False,
+                count_include_pad=True,
+                divisor=0,
+            )
+            return [reshape(b, y, node.out.shape)]
+    more: dict[str, Any] = {} if average else {"indices": True}
+    window: dict[str, Any] = {"out": (*(1,) * (3 - rank), *out), "adaptive": True, **NO_WINDOW, **more}
+    results = b.emit_multi("avg_windows" if average else "max_windows", _image(b, x, rank, 3), **window)
+    return [reshape(b, result, node.out.shape) for result in results]
