@@ -197,9 +197,9 @@ def _lifetimes(ir: IR, emitted: Emitted) -> dict[str, memory.Lifetime]:
 def _render(calls: tuple[KernelCall, ...]) -> tuple[dict[str, str], tuple[Kernel, ...]]:
     entries = {call.entry: call for call in calls}
     texts = {entry: render(call.template, {"entry": entry, **call.params}) for entry, call in entries.items()}
-    sources = {
-        "kernels/_prelude.cl": render(PRELUDE, {"fp64": any("double" in text for text in texts.values())})
-    }
+    used = {"fp64": "double", "power": "npu_power"}
+    wanted = {name: any(word in text for text in texts.values()) for name, word in used.items()}
+    sources = {"kernels/_prelude.cl": render(PRELUDE, wanted)}
     kernels = []
     for entry, text in texts.items():
         name = f"kernels/{entry}.cl"

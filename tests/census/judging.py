@@ -140,13 +140,15 @@ def _different(subject: _Subject, got: list[Array], undefined: bool) -> str:
             return f"{place}shape {found.shape} instead of {wanted.shape}"
         if found.dtype != wanted.dtype:
             return f"{place}dtype {found.dtype} instead of {wanted.dtype}"
-        problem = "" if undefined else _values(found, wanted, index, exact)
+        problem = "" if undefined else _values(found, wanted, index, exact, subject.call.extreme)
         if problem:
             return place + problem
     return ""
 
 
-def _values(found: Array, wanted: Array, index: int, exact: Callable[[], list[torch.Tensor]]) -> str:
+def _values(
+    found: Array, wanted: Array, index: int, exact: Callable[[], list[torch.Tensor]], extreme: bool
+) -> str:
     name = wanted.dtype.name
     if name not in RTOL:
         bad = found != wanted
@@ -157,7 +159,7 @@ def _values(found: Array, wanted: Array, index: int, exact: Callable[[], list[to
     if bad.any():
         return _told(found, wanted, bad)
     finite = ~odd
-    scale = np.abs(right[finite]).max(initial=0.0)
+    scale = 0.0 if extreme else np.abs(right[finite]).max(initial=0.0)
     limit = RTOL[name] * np.abs(right) + 0.1 * RTOL[name] * scale + 1e-6 * (name != "float64")
     bad = np.zeros(left.shape, bool)
     bad[finite] = np.abs(left[finite] - right[finite]) > limit[finite]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,11 @@ UNDEFINED = frozenset(
 )
 
 
+#: The kinds of operators (by the name of their description's class) that are tried on extreme values too.
+_ELEMENTWISE = ("UnaryUfuncInfo", "BinaryUfuncInfo", "ReductionOpInfo")
+_FLOATS = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 100.0, -100.0)
+
+
 @dataclass(frozen=True)
 class Call:
     """A module that calls the operator, its inputs, and the call as text."""
@@ -27,6 +33,8 @@ class Call:
     module: Calling
     inputs: tuple[torch.Tensor, ...]
     text: str
+    extreme: bool = False
+    """Whether the inputs hold the ends of the dtype's range: results are judged element by element."""
 
 
 class Calling(torch.nn.Module):
@@ -69,13 +77,48 @@ def calls(info: Any, dtype: torch.dtype, count: int) -> Iterator[Call]:
     empty and strided tensors, and in their arguments. The same ones every time."""
     torch.manual_seed(zlib.crc32(f"{title(info)} {dtype}".encode()))
     samples = list(islice(info.sample_inputs("cpu", dtype, requires_grad=False), _MOST))
-    for sample in _chosen(samples, count):
+    chosen = [(sample, False) for sample in _chosen(samples, count)]
+    if type(info).__name__ in _ELEMENTWISE:
+        chosen += [(sample, True) for sample, _ in chosen if _has_room(sample.input)][:2]
+    for sample, extreme in chosen:
         arguments = ((sample.input, *sample.args), sample.kwargs)
         leaves, structure = torch.utils._pytree.tree_flatten(arguments)
         tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        if extreme:
+            tensors = tuple(_with_extremes(tensor) for tensor in tensors)
         held = [_Input() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         text = ", ".join([*(_text(arg) for arg in arguments[0]), *_named(sample.kwargs)])
-        yield Call(Calling(info.op, held, structure).eval(), tensors, f"{title(info)}({text})")
+        text = f"{title(info)}({text})" + " of extremes" * extreme
+        yield Call(Calling(info.op, held, structure).eval(), tensors, text, extreme)
+
+
+def _has_room(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.numel() > 4
+
+
+def _with_extremes(tensor: torch.Tensor) -> torch.Tensor:
+    """Other values in the same shape and strides, drawn from those at which arithmetic goes wrong."""
+    if tensor.dtype == torch.bool or tensor.dtype.is_complex:
+        return tensor
+    if tensor.dtype.is_floating_point:
+        info = torch.finfo(tensor.dtype)
+        values = [*_FLOATS, info.max, info.min, info.tiny]
+    else:
+        bounds = torch.iinfo(tensor.dtype)
+        values = [
+            bounds.min,
+            bounds.max,
+            bounds.max - 1,
+            0,
+            1,
+            2,
+            3,
+            7,
+            *(() if bounds.min == 0 else (-1, -2, -7)),
+        ]
+    pool = torch.tensor(values, dtype=tensor.dtype)
+    tensor = tensor.clone()
+    return tensor.copy_(pool[torch.randint(len(pool), tensor.shape)])
 
 
 def _named(kwargs: dict[str, Any]) -> list[str]:

@@ -70,7 +70,7 @@ def lower_elu(b: Builder, node: Node) -> str:
 def lower_prelu(b: Builder, node: Node) -> str:
     x, weight = _operand(b, node, 0), _operand(b, node, 1)
     rank = len(b.shape(x))
-    weight = reshape(b, weight, (*b.shape(weight), *(1 for _ in range(rank - 2))) if rank > 1 else (1,))
+    weight = reshape(b, weight, (*b.shape(weight), *(1 for _ in range(rank - 2))) if rank > 1 else ())
     return b.emit("where", b.emit("gt", x, None, scalar=0.0), x, b.emit("mul", x, weight))
 
 

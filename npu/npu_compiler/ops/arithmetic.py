@@ -76,7 +76,8 @@ def _scaled(
 def lower_add(b: Builder, node: Node) -> str:
     x, y, attrs = operands(b, node, node.out.dtype)
     y, attrs = _scaled(b, y, attrs, as_number(node.attrs.get("alpha", 1))) if x is not None else (y, attrs)
-    return b.emit(node.op.split(".")[1].rstrip("_"), x, y, **attrs)
+    name = node.op.split(".")[1].rstrip("_")
+    return b.emit("logical_or" if (name, node.out.dtype) == ("add", "bool") else name, x, y, **attrs)
 
 
 @lowers("aten.rsub.Scalar", "aten.rsub.Tensor")
@@ -126,13 +127,9 @@ def lower_div(b: Builder, node: Node) -> str:
 @lowers("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
 def lower_pow(b: Builder, node: Node) -> str:
     x, y, attrs = operands(b, node, node.out.dtype, ("self", "exponent"))
-    exponent = attrs.get("scalar") if y is None else None
-    if not is_float(node.out.dtype) and exponent not in (1, 2, 3):
-        raise unsupported(
-            "a power of whole numbers other than 1, 2 and 3", "convert to a floating point dtype before"
-        )
+    exponent, floating = attrs.get("scalar") if y is None else None, is_float(node.out.dtype)
     match exponent:
-        case 0.5:
+        case 0.5 if floating:
             return b.emit("sqrt", x)
         case 1:
             return str(x)
@@ -140,9 +137,9 @@ def lower_pow(b: Builder, node: Node) -> str:
             return b.emit("mul", x, x)
         case 3:
             return b.emit("mul", b.emit("mul", x, x), x)
-        case -1:
+        case -1 if floating:
             return b.emit("reciprocal", x)
-        case -0.5:
+        case -0.5 if floating:
             return b.emit("rsqrt", x)
     return b.emit("pow", x, y, **attrs)
 

@@ -210,11 +210,20 @@ row("add", "({x} + {y})", arity=2, reference="add", dtypes=ARITHMETIC, weight="a
 row("sub", "({x} - {y})", arity=2, reference="sub", dtypes=ARITHMETIC, weight="sub")
 row("mul", "({x} * {y})", arity=2, reference="mul", dtypes=ARITHMETIC, weight="mul")
 row("div", "({x} / {y})", arity=2, reference="div", values="positive", weight="div")
-row("pow", "pow({x}, {y})", arity=2, reference="pow", values="positive", rtol=2e-5)
+row(
+    "pow",
+    "pow({x}, {y})",
+    int_expr="(({T})npu_power({x}, {y}))",
+    arity=2,
+    reference="pow",
+    dtypes=(*ARITHMETIC, "uint8"),
+    values="positive",
+    rtol=2e-5,
+)
 row("atan2", "atan2({x}, {y})", arity=2, reference="atan2")
 # Dividing whole numbers by 0, or the smallest by -1, would end the process; PyTorch raises, here 0 comes out.
-_QUOTIENT = "({y} == 0 ? 0 : {y} == -1 ? -{x} : {x} / {y})"
-_REST = "({y} == 0 || {y} == -1 ? 0 : {x} % {y})"
+_QUOTIENT = "({y} == 0 ? 0 : {y} < 0 && {y} == -1 ? -{x} : {x} / {y})"
+_REST = "({y} == 0 || ({y} < 0 && {y} == -1) ? 0 : {x} % {y})"
 _FLOAT_REST = (
     "(fmod({x}, {y}) != ({T})(0) && ({y} < ({T})(0)) != (fmod({x}, {y}) < ({T})(0)) "
     "? fmod({x}, {y}) + {y} : fmod({x}, {y}))"
@@ -237,26 +246,21 @@ row(
 )
 row(
     "floor_div",
-    f"({{y}} == ({{T}})(0) ? {{x}} / {{y}} : rint(({{x}} - {_FLOAT_REST}) / {{y}}))",
+    "({y} == ({T})(0) ? {x} / {y} : rint(({x} - fmod({x}, {y})) / {y}) - "
+    "(fmod({x}, {y}) != ({T})(0) && ({y} < ({T})(0)) != (fmod({x}, {y}) < ({T})(0)) ? ({T})(1) : ({T})(0)))",
     int_expr=f"({_QUOTIENT} - ({_REST} != 0 && ({{y}} < 0) != ({_REST} < 0) ? 1 : 0))",
     reference=lambda torch, x, y: torch.div(x, y, rounding_mode="floor"),
     **_DIVISION,
 )
-for _name, _symbol, _values in (
-    ("bitwise_and", "&", "normal"),
-    ("bitwise_or", "|", "normal"),
-    ("bitwise_xor", "^", "normal"),
-    ("bitwise_left_shift", "<<", ("normal", "positive")),
-    ("bitwise_right_shift", ">>", ("normal", "positive")),
+_BEYOND = "{y} < 0 || {y} >= (int)sizeof({T}) * 8"  # such a shift leaves no bit
+for _name, _expr, _values in (
+    ("bitwise_and", "({x} & {y})", "normal"),
+    ("bitwise_or", "({x} | {y})", "normal"),
+    ("bitwise_xor", "({x} ^ {y})", "normal"),
+    ("bitwise_left_shift", f"({_BEYOND} ? 0 : {{x}} << {{y}})", ("normal", "positive")),
+    ("bitwise_right_shift", f"({_BEYOND} ? ({{x}} < 0 ? -1 : 0) : {{x}} >> {{y}})", ("normal", "positive")),
 ):
-    row(
-        _name,
-        f"({{x}} {_symbol} {{y}})",
-        arity=2,
-        reference=_name,
-        dtypes=("int64", "int32", "uint8"),
-        values=_values,
-    )
+    row(_name, _expr, arity=2, reference=_name, dtypes=("int64", "int32", "uint8"), values=_values)
 for _name, _symbol in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
     row(
         _name,

@@ -10,7 +10,7 @@ from npu_compiler.lowering import Builder, as_int, as_ints, as_number, unsupport
 from npu_compiler.ops import lowers
 from npu_compiler.ops.creation import all_static, nearest, numbers
 from npu_compiler.ops.indexing import take
-from npu_compiler.ops.views import reshape, tensor_input
+from npu_compiler.ops.views import reshape, slice_dim, tensor_input
 from torch_ir.ir import Attr, Node
 
 
@@ -99,6 +99,10 @@ def pad_with_copies(b: Builder, x: str, mode: Attr, widths: Sequence[int]) -> st
         if not isinstance(size, int):
             raise unsupported(f"padding mode {mode!r} of a dynamic size")
         low, high = widths[2 * i], widths[2 * i + 1]
+        if mode == "circular" and (low < 0 or high < 0):  # what is cut off does not come back
+            size += min(low, 0) + min(high, 0)
+            x = slice_dim(b, x, dim, max(-low, 0), size)
+            low, high = max(low, 0), max(high, 0)
         x = picked(b, x, dim, [PADDING[str(mode)](p, size) for p in range(-low, size + high)])
     return x
 

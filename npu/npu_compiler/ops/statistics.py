@@ -10,6 +10,7 @@ from npu_compiler.ops import lowers
 from npu_compiler.ops.arithmetic import choose
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
+from npu_compiler.shapes import broadcast
 from torch_ir.expr import product
 from torch_ir.ir import Node
 
@@ -37,13 +38,11 @@ def lower_var(b: Builder, node: Node) -> list[str]:
     count = product(b.shape(x)[dim] for dim in dims)
     if not isinstance(count, int):
         raise Unsupported("a variance over a dynamic dimension")
-    divisor = count - float(as_number(correction))
-    if divisor <= 0:
-        raise Unsupported(f"a variance over {count} element(s) with correction {correction}")
+    divisor = max(count - float(as_number(correction)), 0.0)
     mean = b.emit("reduce_mean", x, dims=dims)
     centred = b.emit("sub", x, mean)
     total = b.emit("reduce_sum", b.emit("mul", centred, centred), dims=dims)
-    var = b.emit("mul", total, None, scalar=1.0 / divisor)
+    var = b.emit("div", total, None, scalar=divisor)
     if ".std" in node.op:
         var = b.emit("sqrt", var)
     return [reshape(b, value, out.shape) for value, out in zip((var, mean), node.outs, strict=False)]
@@ -78,10 +77,10 @@ def vector_norm(b: Builder, x: str, dims: tuple[int, ...], order: float) -> str:
 @lowers("aten.cosine_similarity.default")
 def lower_cosine(b: Builder, node: Node) -> str:
     x, y = (cast(b, tensor_input(node, index), node.out.dtype) for index in range(2))
-    rank = max(len(b.shape(x)), len(b.shape(y)))
-    dim = wrap_dim(node.attrs.get("dim", 1), rank)
-    if len(b.shape(x)) != len(b.shape(y)):
-        raise unsupported("a cosine similarity of tensors of different rank")
+    shape = broadcast([b.shape(x), b.shape(y)])
+    wide = shape or (1,)
+    x, y = (b.emit("expand", reshape(b, side, b.shape(side) or (1,)), shape=wide) for side in (x, y))
+    dim = wrap_dim(node.attrs.get("dim", 1), len(wide))
     eps = float(as_number(node.attrs.get("eps", 1e-8)))
     sides = [b.emit("clamp_min", vector_norm(b, side, (dim,), 2.0), None, scalar=eps) for side in (x, y)]
     unit = [b.emit("div", side, length) for side, length in zip((x, y), sides, strict=True)]

@@ -11,7 +11,7 @@ from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusa
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
 from npu_compiler.target import Target
-from torch_ir.expr import Bounds
+from torch_ir.expr import Bounds, is_static
 from torch_ir.ir import IR, Node, Output, State, TensorSpec
 
 
@@ -51,6 +51,7 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
             continue
         try:
             builder, results = _lowered(node, specs, taken, lowerings, wide, ir.symbols)
+            _check(builder, node, results)
         except Exception as error:
             refusals.append(refusal(node, error))
             lost.update(zip(node.outputs, node.outs, strict=True))
@@ -70,6 +71,19 @@ def lower_known(ir: IR) -> tuple[IR, tuple[Refusal, ...]]:
         ir, inputs={**ir.inputs, **lost}, nodes=tuple(nodes), outputs=tuple(outputs), states=states
     )
     return lowered, tuple(refusals)
+
+
+def _check(builder: Builder, node: Node, results: Sequence[str]) -> None:
+    """Raises ``AssertionError`` where a lowering made other shapes or dtypes than the node has. Sizes with
+    symbols are not compared: they have several forms."""
+    for result, spec in zip(results, node.outs, strict=True):
+        found = builder.spec(result)
+        same = len(found.shape) == len(spec.shape) and all(
+            made == size or not (is_static(made) and is_static(size))
+            for made, size in zip(found.shape, spec.shape, strict=True)
+        )
+        if found.dtype != spec.dtype or not same:
+            raise AssertionError(f"its lowering makes {found}, and it is {spec}")
 
 
 def _lowered(
