@@ -170,6 +170,11 @@ class _Reader:
             )
         value = node.meta.get("val")
         tensors = [value] if _is_tensor(value) else list(value) if isinstance(value, (tuple, list)) else []
+        if not all(map(_is_tensor, tensors)):
+            raise IRError(
+                f"{node.name} ({target}) at {self._locate(node) or 'an unknown line'} returns tensors in "
+                "lists, which a graph cannot name; write it with other operations"
+            )
         if not tensors:
             return None if value is None else self._scalar(value, node.name)
         return self._operation(node, value, tensors, values)

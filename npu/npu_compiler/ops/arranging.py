@@ -197,8 +197,10 @@ register(
 @lowers("aten.unfold.default")
 def lower_unfold(b: Builder, node: Node) -> str:
     x = tensor_input(node)
+    x = reshape(b, x, b.shape(x) or (1,))
     dim = wrap_dim(node.attrs["dimension"], len(b.shape(x)))
-    return b.emit("windows", x, dim=dim, size=as_int(node.attrs["size"]), step=as_int(node.attrs["step"]))
+    windows = b.emit("windows", x, dim=dim, size=as_int(node.attrs["size"]), step=as_int(node.attrs["step"]))
+    return windows if node.out.rank > 1 else reshape(b, windows, node.out.shape)
 
 
 @lowers("aten.diagonal.default")

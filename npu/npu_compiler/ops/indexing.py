@@ -326,6 +326,8 @@ def lower_masked_scatter(b: Builder, node: Node) -> str:
 @lowers("aten.gather.default", "aten.take_along_dim.default")
 def lower_gather(b: Builder, node: Node) -> str:
     x, index = tensor_input(node), tensor_input(node, 1)
+    if 0 in node.out.shape:
+        return full(b, node.out.shape, 0, node.out.dtype)
     if not b.shape(x):
         return x
     if "along" in node.op and node.attrs.get("dim") is None:
@@ -338,4 +340,5 @@ def lower_gather(b: Builder, node: Node) -> str:
             s if i == dim else o for i, (s, o) in enumerate(zip(b.shape(x), node.out.shape, strict=True))
         )
         x = x if wide == b.shape(x) else b.emit("expand", x, shape=wide)
+        index = wrapped(b, index, wide[dim])
     return reshape(b, b.emit("gather_along", x, index, dim=dim), node.out.shape)

@@ -269,9 +269,8 @@ def lower_reduce(b: Builder, node: Node) -> str:
     kind = node.op.split(".")[1]
     name = {"max": "amax", "min": "amin"}.get(kind, kind)
     dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
-    if not b.shape(x):
-        return cast(b, x, node.out.dtype)
-    return reduce(b, name, cast(b, x, node.out.dtype), dims, node.out.shape)
+    x = cast(b, x, "bool" if name in ("any", "all") else node.out.dtype)
+    return cast(b, reduce(b, name, x, dims, node.out.shape), node.out.dtype)
 
 
 def _infer_arg(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
