@@ -11,6 +11,7 @@ from npu_compiler.lowering import Builder, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.along import combine_text
 from npu_compiler.ops.arithmetic import size_value
+from npu_compiler.ops.creation import full
 from npu_compiler.ops.elementwise import cast, row
 from npu_compiler.ops.views import permute, reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
