@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
-from aten_positions import READING, SORTING, WRITING
-from aten_windows import POOLING
+from aten_positions import READING, REFUSED, SORTING, WRITING
+from aten_windows import CONVOLUTIONS, POOLING
 from call_values import Call, i, n, p, randomised, special
 from torch import nn
 
@@ -298,6 +298,8 @@ CALLS: dict[str, Call] = {
         ("images", IMAGES),
         ("outputs", OUTPUTS),
         ("pooling", POOLING),
+        ("convolutions", CONVOLUTIONS),
+        ("refused", REFUSED),
         ("sorting", SORTING),
         ("reading", READING),
         ("writing", WRITING),

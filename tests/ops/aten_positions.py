@@ -163,6 +163,17 @@ WRITING: dict[str, Call] = {
     "put_adds": (lambda x, k, y: x.put(k, y, accumulate=True), (n(3, 5), i(15, 29), n(29))),
 }
 
+REFUSED: dict[str, Call] = {
+    "rand": (lambda x: x + torch.rand_like(x), (n(3, 5),)),
+    "multinomial": (lambda x: torch.multinomial(x, 2), (p(3, 5),)),
+    "fft": (lambda x: torch.fft.rfft(x).abs(), (n(3, 8),)),
+    "qr": (lambda x: torch.linalg.qr(x).R, (n(3, 3),)),
+    "index_masks": (
+        lambda x, m, k: torch.ops.aten.index_put(x, [m, k], torch.tensor(1.0)),
+        (n(3, 5), t([True, False, True]), t([1, 2])),
+    ),
+}
+
 
 def _assigned(x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     z = x.clone()

@@ -23,8 +23,11 @@ from torch_ir.ir import IR
 
 #: What is refused, and a part of the reason.
 REFUSED = {
-    "images-conv3d": "no lowering knows this operation",
-    "images-conv_runtime_weight": "weight is computed during the run",
+    "refused-rand": "random numbers",
+    "refused-multinomial": "random numbers",
+    "refused-fft": "complex numbers",
+    "refused-qr": "matrix factorisation",
+    "refused-index_masks": "a mask and other indices at once",
 }
 
 

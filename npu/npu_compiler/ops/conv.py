@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from npu_compiler import unfolded, winograd
 from npu_compiler.ctext import Step
-from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
+from npu_compiler.lowering import Builder, as_int, as_ints
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.fused import run_body
 from npu_compiler.ops.matmul import emit_matmul, product_expr
-from npu_compiler.ops.views import reshape, tensor_input
+from npu_compiler.ops.views import tensor_input
 from npu_compiler.pointwise import emit_body
 from npu_compiler.products import LANES, depthwise, igemm, is_vector_view, pack_rows, pads_of
 from npu_compiler.shapes import window_out
@@ -97,7 +97,8 @@ def _conv_case(
 
 def _emit_conv(e: Emitter, node: Node) -> None:
     _, per_group, kernel_height, kernel_width = e.spec(str(node.inputs[1])).shape
-    if not all(e.is_constant(value) for value in node.inputs[1:3] if value is not None):
+    constant = all(e.is_constant(value) for value in node.inputs[1:3] if value is not None)
+    if not constant or node.out.dtype != "float32":
         unfolded.convolve(e, node)
         return
     x, y = e.view(node.inputs[0]), e.output(node)
@@ -184,62 +185,6 @@ register(
         ),
     )
 )
-
-
-@lowers(
-    "aten.conv2d.default",
-    "aten.conv2d.padding",
-    "aten.conv1d.default",
-    "aten.conv1d.padding",
-    "aten.convolution.default",
-    "aten._convolution.default",
-)
-def lower_conv(b: Builder, node: Node) -> str:
-    x, w = tensor_input(node), tensor_input(node, 1)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    rank = len(b.shape(w)) - 2
-    if node.attrs.get("transposed"):
-        raise unsupported("transposed convolution")
-    if rank not in (1, 2):
-        raise unsupported(f"convolution over {rank} spatial dimensions", "use one or two")
-    if any(not isinstance(size, int) for size in b.shape(w)):
-        raise unsupported("a convolution weight of symbolic shape")
-    unbatched = len(b.shape(x)) == rank + 1
-    if unbatched:
-        x = reshape(b, x, (1, *b.shape(x)))
-    stride = as_ints(node.attrs.get("stride", 1), rank)
-    dilation = as_ints(node.attrs.get("dilation", 1), rank)
-    kernel = [int(str(size)) for size in b.shape(w)[2:]]
-    pads = conv_padding(node.attrs.get("padding", 0), kernel, dilation)
-    if rank == 1:
-        x, w = (
-            reshape(b, x, (*b.shape(x)[:2], 1, b.shape(x)[2])),
-            reshape(b, w, (*b.shape(w)[:2], 1, b.shape(w)[2])),
-        )
-        stride, dilation, pads = (1, *stride), (1, *dilation), ((0, 0), *pads)
-    y = b.emit(
-        "conv",
-        x,
-        w,
-        bias,
-        stride=stride,
-        padding=tuple(size for pair in pads for size in pair),
-        dilation=dilation,
-        groups=as_int(node.attrs.get("groups", 1)),
-    )
-    return reshape(b, y, node.out.shape)
-
-
-def conv_padding(
-    padding: Attr, kernel: Sequence[int], dilation: Sequence[int]
-) -> tuple[tuple[int, int], ...]:
-    """Padding before and after each dimension; "same" puts the odd element after, as PyTorch does."""
-    if padding == "valid":
-        return tuple((0, 0) for _ in kernel)
-    if padding == "same":
-        totals = [step * (size - 1) for size, step in zip(kernel, dilation, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    return tuple((size, size) for size in as_ints(padding, len(kernel)))
 
 
 def _infer_linear(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
