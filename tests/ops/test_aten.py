@@ -25,7 +25,7 @@ from torch_ir.ir import IR
 REFUSED = {
     "refused-rand": "random numbers",
     "refused-multinomial": "random numbers",
-    "refused-fft": "complex numbers",
+    "refused-fft": "values of dtype complex64",
     "refused-qr": "matrix factorisation",
     "refused-index_masks": "a mask and other indices at once",
 }
