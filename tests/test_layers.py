@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "torch_ir.expr",
         "torch_ir.errors",
         "torch_ir.calling",  # an extracted node's arguments, for the interpreter
+        "torch_ir.functionalize",  # which operations work in place
         "torch_ir.serialize",
         "torch_ir.printer",
         "npu_runtime.program",

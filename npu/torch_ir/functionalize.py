@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from torch_ir.ir import Attr, Node, TensorSpec
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The names in a text."""
     return frozenset(text.split())
 
 
 #: Operations whose results may share memory with their first input.
-VIEWS = _words("""
+VIEWS = words("""
     adjoint as_strided broadcast_to ccol_indices chunk coalesce col_indices conj contiguous crow_indices
     diagonal dsplit expand expand_as flatten hsplit imag indices linalg_diagonal mH mT matrix_H moveaxis
     movedim narrow numpy_T permute pin_memory positive ravel real reshape reshape_as resolve_conj resolve_neg
@@ -29,10 +30,10 @@ VIEWS = _words("""
 """)
 
 #: Operations that return their input, or a fresh copy of it: in a functional graph, the input.
-IDENTITIES = _words("alias detach detach_ lift_fresh lift_fresh_copy")
+IDENTITIES = words("alias detach detach_ lift_fresh lift_fresh_copy")
 
 #: In-place operations ``name_`` that equal ``name``, in dtype too where all inputs have one dtype.
-IN_PLACE = _words("""
+IN_PLACE = words("""
     abs add addcdiv addcmul addmm addbmm baddbmm ceil celu clamp clamp_max clamp_min copy cos cumsum div elu
     erf exp expm1 fill floor floor_divide fmod gelu hardsigmoid hardswish hardtanh index_add index_copy
     index_fill index_put leaky_relu lerp log log1p masked_fill masked_scatter mish mul multiply neg pow
@@ -41,7 +42,7 @@ IN_PLACE = _words("""
 """)
 
 #: Those of IN_PLACE that take tensors of other dtypes (masks, indices) and still keep their first input's.
-_KEEP_DTYPE = _words("""
+KEEP_DTYPE = words("""
     copy fill index_add index_copy index_fill index_put masked_fill masked_scatter scatter scatter_add zero
 """)
 
@@ -107,10 +108,10 @@ def functionalize(
         node = replace(node, inputs=inputs)
         if is_in_place(node.op):
             target = aliases.check(nodes[index], index, specs)
-            value = _functional(node, specs, made)
+            value = functional(node, specs, made)
             now[target] = value
         elif node.op in ("aten.copy.default", "aten.fill.Scalar", "aten.fill.Tensor", "aten.zero.default"):
-            now[node.outputs[0]] = _functional(node, specs, made)
+            now[node.outputs[0]] = functional(node, specs, made)
         else:
             made.append(node)
     names = [*placeholders, *(name for node in nodes for name in node.outputs)]
@@ -175,7 +176,7 @@ class _Aliases:
         if base == written or base not in IN_PLACE or not plain:
             raise NotSimpleError(f"{node.name} ({node.op}) works in place")
         others = {specs[value].dtype for value in node.inputs if value is not None} - {node.out.dtype}
-        if others and base not in _KEEP_DTYPE:
+        if others and base not in KEEP_DTYPE:
             raise NotSimpleError(f"{node.name} ({node.op}) works in place on mixed dtypes")
         target = self.same(str(node.inputs[0]))
         for member in self._group.get(target, ()):
@@ -196,7 +197,7 @@ def _only(names: Sequence[str | None], node: Node) -> str:
     return names[0]
 
 
-def _functional(node: Node, specs: Mapping[str, TensorSpec], made: list[Node]) -> str:
+def functional(node: Node, specs: Mapping[str, TensorSpec], made: list[Node]) -> str:
     """Appends to ``made`` what computes the node's result, and returns the name of that value."""
     parts = node.op.split(".")
     base, spec = base_name(node.op).removesuffix("_"), node.out

@@ -11,8 +11,9 @@ from dataclasses import replace
 from itertools import combinations
 
 from torch_ir.errors import IRError
-from torch_ir.functionalize import NotSimpleError, base_name, functionalize, is_in_place
+from torch_ir.functionalize import NotSimpleError, base_name, functionalize, is_in_place, live_nodes
 from torch_ir.ir import IR, Attr, Node, Output, State
+from torch_ir.write_through import write_through
 
 _CONV = ("input", "weight", "bias?")
 _AFFINE = ("input", "weight?", "bias?")
@@ -39,6 +40,19 @@ TENSOR_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "instance_norm": _BATCH_NORM,
     "_native_batch_norm_legit_no_training": ("input", "weight?", "bias?", "running_mean", "running_var"),
     "scaled_dot_product_attention": ("query", "key", "value", "attn_mask?"),
+}
+
+_BY_OVERLOAD: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    ("aten.clamp.Tensor", "aten.clamp_.Tensor", "aten.clip.Tensor", "aten.clip_.Tensor"),
+    ("self", "min?", "max?"),
+)
+
+#: What else models call these parameters.
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "weight": ("gamma", "scale", "gain", "g", "w"),
+    "bias": ("beta", "shift", "offset", "b"),
+    "running_mean": ("mean",),
+    "running_var": ("var", "variance"),
 }
 
 #: Where the list of optional tensors starts among the inputs of the operations that take one.
@@ -86,30 +100,44 @@ def _expand(name: str, given: Sequence[str | None], mask: Sequence[bool]) -> lis
 
 
 def complete(ir: IR) -> IR:
-    """A graph read from a public file with absent inputs marked and simple in-place operations replaced."""
-    nodes = [replace(node, inputs=_with_absent(node)) for node in ir.nodes]
+    """A graph read from a public file with absent inputs marked, checks dropped and in-place operations
+    replaced; those that may or may not change what others read stay, for the compiler to refuse."""
+    nodes = [replace(node, inputs=_with_absent(node)) for node in ir.nodes if node.outputs]
+    plain = replace(ir, nodes=tuple(nodes))
     if not any(is_in_place(node.op) for node in nodes):
-        return replace(ir, nodes=tuple(nodes))
+        return plain
     placeholders = [*ir.inputs, *ir.weight_name_mapping, *ir.constants]
     try:
         result = functionalize(nodes, ir.values(), placeholders, [output.value for output in ir.outputs])
     except NotSimpleError:
-        return replace(ir, nodes=tuple(nodes))
+        try:
+            result = write_through(nodes, ir.values(), placeholders)
+        except NotSimpleError:
+            return plain
     changed = {name: result.now(name) for name in placeholders if result.now(name) != name}
-    if any(not name.startswith("b_") or name not in ir.weight_name_mapping for name in changed):
-        return replace(ir, nodes=tuple(nodes))
+    if any(not name.startswith("b_") or name in ir.inputs for name in changed):
+        return plain
     states = {
         name: State(key, ir.weights[key], changed[name], persistent=True)
         for name, key in ir.weight_name_mapping.items()
         if name in changed
     }
-    mapping = {name: key for name, key in ir.weight_name_mapping.items() if name not in changed}
+    for name, constant in ir.constants.items():
+        if name in changed:
+            states[name] = State(constant.key or name, constant.spec, changed[name], data=constant.data)
     outputs = tuple(Output(output.name, result.now(output.value)) for output in ir.outputs)
-    return replace(ir, nodes=result.nodes, outputs=outputs, states=states, weight_name_mapping=mapping)
+    return replace(
+        ir,
+        nodes=live_nodes(result.nodes, {*changed.values(), *(output.value for output in outputs)}),
+        outputs=outputs,
+        states=states,
+        weight_name_mapping={k: v for k, v in ir.weight_name_mapping.items() if k not in changed},
+        constants={k: v for k, v in ir.constants.items() if k not in changed},
+    )
 
 
 def _with_absent(node: Node) -> tuple[str | None, ...]:
-    arguments = TENSOR_ARGUMENTS.get(base_name(node.op))
+    arguments = _BY_OVERLOAD.get(node.op) or TENSOR_ARGUMENTS.get(base_name(node.op))
     if arguments is None or len(node.inputs) >= len(arguments):
         return node.inputs
     optional = [at for at, name in enumerate(arguments) if name.endswith("?")]
@@ -121,13 +149,24 @@ def _with_absent(node: Node) -> tuple[str | None, ...]:
             f"{node.name} ({node.op}) has {len(node.inputs)} inputs; it takes {', '.join(arguments)}"
         )
 
-    def fit(absent: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    def named(absent: tuple[int, ...]) -> int:
+        """How many inputs have names that tell which argument they are, if these are absent."""
         present = [name.rstrip("?") for at, name in enumerate(arguments) if at not in absent]
-        matches = sum(
-            value is not None and value.endswith(f"_{name}")
-            for name, value in zip(present, node.inputs, strict=True)
-        )
-        return matches, absent
+        return sum(_tells(value, name) for name, value in zip(present, node.inputs, strict=True))
 
-    absent = max(combinations(optional, count), key=fit)
-    return tuple(_expand(node.name, node.inputs, [at in absent for at in range(len(arguments))]))
+    ways = sorted(combinations(optional, count), key=named, reverse=True)
+    if len(ways) > 1 and named(ways[0]) == named(ways[1]):
+        given = ", ".join(str(value) for value in node.inputs[1:])
+        maybe = ", ".join(arguments[at].rstrip("?") for at in optional)
+        raise IRError(
+            f"{node.name} ({node.op}) has the inputs {given}, and the file does not say which of {maybe} "
+            "they are; extract the model with torch_ir.extract_ir of npubin, whose files say it"
+        )
+    return tuple(_expand(node.name, node.inputs, [at in ways[0] for at in range(len(arguments))]))
+
+
+def _tells(value: str | None, argument: str) -> bool:
+    """Whether a placeholder is named like this argument."""
+    if value is None or not value.startswith(("p_", "b_", "c_")):
+        return False
+    return any(value.endswith(f"_{name}") for name in (argument, *_NAMES.get(argument, ())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from npu_compiler.ops import load_all
 from npu_compiler.passes.lower import lower_known
 from npu_compiler.target import Target
+from torch_ir.functionalize import is_in_place
 from torch_ir.ir import IR
 
 
@@ -30,5 +31,7 @@ def decompose(ir: IR, target: Target) -> IR:
 
 
 def _refused(ir: IR) -> frozenset[str]:
-    """The extracted nodes behind what ``lower`` refuses."""
-    return frozenset(name for item in lower_known(ir)[1] for name in item.origin)
+    """The extracted nodes behind what ``lower`` refuses, without those that work in place: the tables would
+    give their results without their effects."""
+    refusals = lower_known(ir)[1]
+    return frozenset(name for item in refusals if not is_in_place(item.op) for name in item.origin)

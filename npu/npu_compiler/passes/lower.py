@@ -12,6 +12,7 @@ from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
 from npu_compiler.target import Target
 from torch_ir.expr import Bounds, is_static
+from torch_ir.functionalize import is_in_place
 from torch_ir.ir import IR, Node, Output, State, TensorSpec
 
 
@@ -145,6 +146,16 @@ def _listed(results: str | Sequence[str]) -> list[str]:
 
 
 def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[str, Lowering]) -> Lowering:
+    if is_in_place(node.op):
+        raise Unsupported(
+            "it works in place, on memory that other values may share",
+            "write it without the in-place operation, or extract the model with npubin's torch_ir.extract_ir",
+        )
+    if "." not in node.op:
+        raise Unsupported(
+            "a region of the model that the file names without what is in it",
+            "extract the model with torch_ir.extract_ir of npubin, which takes in what the region computes",
+        )
     if node.op not in lowerings:
         raise Unsupported(
             "no lowering knows this operation",
