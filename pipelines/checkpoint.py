@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import gguf_checkpoint
 from pipelines.packages import FetchError
 from pipelines.schema import Weights
 from pipelines.yaml_source import suggest
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def convert(file: Path, weights: Weights, out: Path) -> None:
-    """Writes the state_dict in ``file`` (.safetensors, .pth, .pt or .bin) to ``out``. Pickles are read with
-    ``weights_only``, so none of their code runs. Raises ``FetchError``."""
-    if file.suffix == ".safetensors" and not weights.strip_prefix:
+    """Writes the state_dict in ``file`` (.safetensors, .gguf, .pth, .pt or .bin) to ``out``. Pickles are read
+    with ``weights_only``, so none of their code runs. Raises ``FetchError``."""
+    if file.suffix == ".gguf":
+        gguf_checkpoint.convert(file, out)
+    elif file.suffix == ".safetensors" and not weights.strip_prefix:
         _check(file)
         shutil.copyfile(file, out)
     else:
@@ -76,7 +79,7 @@ def _read(file: Path, weights: Weights) -> dict[str, Tensor]:
         _check(file)
         return load_file(file)
     if file.suffix not in (".pth", ".pt", ".bin"):
-        raise FetchError(f"{file.name}: only .safetensors, .pth, .pt and .bin files can be read")
+        raise FetchError(f"{file.name}: only .safetensors, .gguf, .pth, .pt and .bin files can be read")
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

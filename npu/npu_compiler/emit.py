@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from npu_compiler import pointwise, views
 from npu_compiler.ctext import symbol_name
 from npu_compiler.errors import Refusal, UnsupportedOpError, refusal
+from npu_compiler.in_place import in_place
 from npu_compiler.lowering import as_int
 from npu_compiler.ops import Cost, op_def
 from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse, kernel_name
@@ -71,6 +72,7 @@ class Emitter:
         self._constants = constant_exprs(ir)
         self._producers = {output: node for node in ir.nodes for output in node.outputs}
         self._transforms = Transforms()
+        self._in_place = in_place(ir, self._constants)
         self._direct = self._direct_outputs()
         self._refusals: dict[str, Refusal] = {}
 
@@ -122,6 +124,19 @@ class Emitter:
         self.buffers[name] = info
         self._views[value] = place(name, spec)
         return self._views[value]
+
+    def updated(self, node: Node, *, dense: bool = False) -> View:
+        """Memory for the output of a node that changes parts of its first input: a copy of it, or itself.
+
+        ``dense``: row-major, without gaps, from the buffer's start."""
+        old = self.view(node.inputs[0])
+        fits = not dense or (old.is_dense() and old.offset == 0)
+        if node.name in self._in_place and fits:
+            self._views[node.outputs[0]] = old
+            return old
+        out = self.output(node)
+        self.copy(old, out, node)
+        return out
 
     def scratch(self, name: str, spec: TensorSpec) -> View:
         """Memory for a step between two kernels of one op."""
@@ -318,6 +333,8 @@ class Emitter:
     def _hold(self, placeholder: str, value: str, pending: list[tuple[View, View, Node]]) -> None:
         """Adds the copy that gives a state its new value; its source is no state's memory."""
         source, target, node = self.view(value), self._state(placeholder), self._origin(value)
+        if source == target:
+            return
         if self.buffers[source.buffer].kind == "state":
             held = self.scratch(f"{placeholder}:next", source.spec)
             self.copy(source, held, node)

@@ -172,8 +172,13 @@ def _dims_of(leaf: Any, shape: Any, place: str) -> dict[int, Any]:
     }
 
 
+#: Sizes that weights and caches rarely have.
+_UNUSUAL = (53, 47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3)
+
+
 def _choose_sizes(tensors: Sequence[tuple[Any, Mapping[int, Any]]]) -> dict[str, int]:
-    """An example size for every named dimension: the given one where it can stand for all others."""
+    """An example size for every named dimension: the given one where it lies inside the bounds, else another
+    inside them. At the upper bound it may equal a fixed size (a cache's length), and be taken for it."""
     given = [
         (dim, int(tensor.shape[axis]))
         for tensor, by_axis in tensors
@@ -183,10 +188,16 @@ def _choose_sizes(tensors: Sequence[tuple[Any, Mapping[int, Any]]]) -> dict[str,
     sizes: dict[str, int] = {}
     for dim, size in sorted(given, key=lambda item: hasattr(item[0], "root")):
         root = getattr(dim, "root", dim)
+        if root.__name__ in sizes:
+            continue
         lower, upper = dim_bounds(root)
         lower, highest = max(lower, 2), upper if upper is not None else 1 << 30
+        inside = [n for n in _UNUSUAL if lower < n < highest and n not in sizes.values()]
         fits = dim is root and lower <= size <= highest
-        sizes.setdefault(root.__name__, size if fits else max(lower, min(3, highest)))
+        if (not fits or size == highest) and inside:
+            sizes[root.__name__] = inside[0]
+        else:
+            sizes[root.__name__] = size if fits else max(lower, min(3, highest))
     return sizes
 
 

@@ -46,7 +46,7 @@ def extract_ir(
             torch.Tensor, _distinct(to_cpu, model), (prepared.args, prepared.kwargs)
         )
         program = exporting.export(torch, name, model, args, kwargs, prepared.dynamic_shapes)
-        ir = _Extraction(torch, program, name, prepared.dims).run(output_names)
+        ir = _Extraction(torch, program, name, prepared.dims, _first_names(model)).run(output_names)
     ir.verify("extraction")
     return ir
 
@@ -66,13 +66,29 @@ def _distinct(to_cpu: Callable[[Any], Any], model: Any) -> Callable[[Any], Any]:
     return own
 
 
+def _first_names(model: Any) -> dict[str, str]:
+    """Every name of a parameter or buffer -> the first that the same tensor has: a checkpoint may leave out
+    the others of tied weights."""
+    first: dict[int, str] = {}
+    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
 class _Extraction:
     """One ``ExportedProgram`` on its way to an IR."""
 
-    def __init__(self, torch: Any, program: Any, name: str, dims: Sequence[Mapping[int, Any]]) -> None:
+    def __init__(
+        self,
+        torch: Any,
+        program: Any,
+        name: str,
+        dims: Sequence[Mapping[int, Any]],
+        first_names: Mapping[str, str],
+    ) -> None:
         self._torch = torch
         self._name = name
         self._dims = dims
+        self._first_names = first_names
         self._locations = {
             node.name: found
             for module in program.graph_module.modules()
@@ -242,7 +258,8 @@ class _Extraction:
                     key, spec, updates[name], persistent, None if data is None or not any(data) else data
                 )
             elif persistent:
-                mapping[public] = key
+                mapping[public] = first = self._first_names.get(key, key)
+                weights.setdefault(first, spec)
             elif public in read:
                 constants[public] = Constant(spec, self._data(key) or b"", key)
         return IR(

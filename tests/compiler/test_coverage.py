@@ -34,8 +34,8 @@ class Refused(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.conv(x))
         spectrum = torch.fft.fft(y).abs()
-        made = functional.conv2d(y, self.weight * y.mean())
-        bent = torch.special.bessel_j1(made + spectrum)
+        wide = functional.conv2d(y.repeat(1, 1, 2048, 4096), self.weight)
+        bent = torch.special.bessel_j1(wide[:, :, :8, :8] + spectrum)
         return functional.conv2d(bent, self.weight)
 
 
@@ -45,9 +45,9 @@ def refused() -> IR:
 
 
 EXPECTED = [
-    ("aten.fft_fft.default", "no lowering knows this operation"),
+    ("aten.fft_fft.default", "values of dtype complex64"),
     ("aten.abs.default", "values of dtype complex64"),
-    ("aten.conv2d.default", "a convolution whose weight is computed during the run"),
+    ("aten.conv2d.default", "conv2d over more than 2**31 elements"),
     ("aten.special_bessel_j1.default", "no lowering knows this operation"),
 ]
 

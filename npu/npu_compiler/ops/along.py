@@ -116,8 +116,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
     target, index, source = (e.view(value) for value in node.inputs)
     dim, combine = as_int(node.attrs["dim"]), str(node.attrs.get("combine", "set"))
     check_dtypes(e, [target.dtype, index.dtype], stored=combine == "set")
-    out = e.output(node)
-    e.copy(target, out, node)
+    out = e.updated(node)
     e.bound_input(index, out.shape[dim], wrap=False)
     length = index.shape[dim]
     rows = rows_along(e, dim, [index, source, out], [length, out.shape[dim]])
@@ -156,6 +155,7 @@ register(
         _infer_scatter,
         lambda torch, x, index, source, dim: x.scatter(dim, index, source),
         emit=_emit_scatter,
+        updates=True,
         stored=True,
         cases=(
             Case(
@@ -171,6 +171,7 @@ register(
         _infer_scatter,
         lambda torch, x, index, source, dim, combine: x.scatter_reduce(dim, index, source, combine),
         emit=_emit_scatter,
+        updates=True,
         cases=(
             *(
                 Case(

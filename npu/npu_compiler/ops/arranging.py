@@ -220,8 +220,7 @@ def lower_diagonal(b: Builder, node: Node) -> str:
 
 
 def _emit_insert(e: Any, node: Node) -> None:
-    out, source = e.output(node), e.view(node.inputs[1])
-    e.copy(e.view(node.inputs[0]), out, node)
+    source, out = e.view(node.inputs[1]), e.updated(node)
     dim = as_int(node.attrs["dim"])
     part = views.slice_dim(
         out, dim, as_dim(node.attrs["start"]), as_int(node.attrs["step"]), source.shape[dim]
@@ -239,6 +238,7 @@ register(
         _same,
         _reference_insert,
         emit=_emit_insert,
+        updates=True,
         stored=True,
         cases=(
             Case(((5, 7), (5, 3)), {"dim": 1, "start": 1, "step": 2}, ("float32", "int64")),

@@ -276,6 +276,7 @@ register(
             Case(((3, 7), (5, 7), (5,)), dtypes=("float32", "float64")),
             Case(((13,), (3, 13), (3,))),
             Case(((2, 3, 7), (5, 7), None)),
+            Case(((1, 7), (5, 7), None)),
             Case(((2, 3, 16), (24, 16), (24,), (2, 3, 24)), {"epilogue": _ADD_RELU}, constant=(1, 2)),
             Case(((5, 7), (13, 7), None, (5, 13)), {"epilogue": _ADD_RELU}, constant=(1,)),
         ),

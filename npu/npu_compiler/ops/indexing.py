@@ -32,8 +32,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
     combine = str(node.attrs.get("combine", "set"))
     target, index, source = (e.view(value) for value in node.inputs)
     check_dtypes(e, [target.dtype, index.dtype], stored=combine == "set")
-    out = e.output(node)
-    e.copy(target, out, node)
+    out = e.updated(node, dense=True)
     index = e.dense(index, node, "index")
     rows, width = target.shape
     wrap = bool(node.attrs.get("wrap"))
@@ -83,6 +82,7 @@ register(
         _infer_scatter,
         reference=lambda torch, x, index, source, wrap=False: x.index_put((index,), source),
         emit=_emit_scatter,
+        updates=True,
         stored=True,
         cases=(
             Case(((11, 7), (3,), (3, 7)), values=("normal", "index:11", "normal")),
@@ -106,6 +106,7 @@ register(
         _infer_scatter,
         _reference_combine,
         emit=_emit_scatter,
+        updates=True,
         cases=(
             *(
                 Case(((5, 29), (7,), (7, 29)), {"combine": combine}, dtypes, ("normal", "index:5", "normal"))

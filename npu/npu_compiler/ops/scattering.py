@@ -123,7 +123,16 @@ def lower_index_rows(b: Builder, node: Node) -> str:
         source = b.emit("mul", source, None, scalar=alpha)
 
     def write(target: str, values: str, combine: str) -> str:
-        return put(b, target, index, values, (dim,), combine, fills)
+        if dim == 0 or fills:
+            return put(b, target, index, values, (dim,), combine, fills)
+        # rows that lie apart are written where they are: bringing them together would copy the whole tensor
+        line = reshape(b, index, tuple(size if i == dim else 1 for i, size in enumerate(shape)))
+        line, values = (
+            v if b.shape(v) == shape else b.emit("expand", v, shape=shape) for v in (line, values)
+        )
+        if combine == "set":
+            return b.emit("scatter_along", target, line, values, dim=dim)
+        return b.emit("combine_along", target, line, values, dim=dim, combine=combine)
 
     name = "sum" if "index_add" in node.op else str(node.attrs.get("reduce", "set"))
     include_self = bool(node.attrs.get("include_self", True))
