@@ -3,10 +3,12 @@ memory."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import ml_dtypes
 import msgspec
 import numpy as np
 
@@ -225,6 +227,16 @@ def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str, kind: str) 
     if kind == "unit":
         values = np.tanh(values)
     return np.asarray(np.abs(values) + 0.1 if kind == "positive" else values).astype(dtype)
+
+
+def array(tensor: Any) -> np.ndarray[Any, Any]:
+    """A tensor for NumPy, one of bfloat16 too."""
+    tensor = tensor.detach().contiguous()
+    if str(tensor.dtype) != "torch.bfloat16":
+        return np.asarray(tensor.numpy())
+    shape = tuple(tensor.shape)
+    bits = tensor.reshape(-1).view(importlib.import_module("torch").int16).numpy()
+    return np.asarray(bits.view(ml_dtypes.bfloat16)).reshape(shape)
 
 
 def concrete(shape: Sequence[Any], symbols: Mapping[str, int]) -> tuple[int, ...]:

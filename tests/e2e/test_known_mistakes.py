@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphs
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mistake_cases import ATTENTION, IDS, MISTAKES, Calls, Mistake, n, random_numbers
+from half_mistake_cases import HALF
+from mistake_cases import ATTENTION, IDS, Calls, Mistake, n, random_numbers
+from mistake_cases import MISTAKES as SINGLE
 from torch import Tensor, nn
 
 from npu_compiler.compiler import compile_ir
 from npu_runtime import InputError
 from npu_runtime.backend import Memory
+from npu_runtime.buffer import NPUBuffer
 from npu_runtime.device import Device
 from npu_runtime.executor import Executor
 from npu_runtime.program import CompiledProgram
@@ -29,8 +33,11 @@ from npu_runtime.weight_loader import load_weights
 from torch_ir import extract_ir
 from torch_ir.ir import IR
 
+MISTAKES = {**SINGLE, **HALF}
 Array = np.ndarray[Any, Any]
 RTOL, ATOL = 2e-5, 1e-5
+#: Two roundings of each dtype.
+HALF_RTOL = {"bfloat16": 2**-7, "float16": 2**-10}
 
 
 def agree(got: Array, right: Array, slack: float = 1.0) -> bool:
@@ -39,13 +46,16 @@ def agree(got: Array, right: Array, slack: float = 1.0) -> bool:
         return False
     if right.dtype.kind in "iub":
         return bool(np.array_equal(got, right))
+    if right.dtype.name in HALF_RTOL:
+        rtol = min(slack, 4.0) * HALF_RTOL[right.dtype.name]
+        return np.allclose(got.astype(np.float32), right.astype(np.float32), rtol=rtol, atol=rtol)
     return np.allclose(got, right, rtol=slack * RTOL, atol=slack * ATOL, equal_nan=True)
 
 
 def eager(mistake: Mistake) -> list[Array]:
     with torch.no_grad():
         result = mistake.module(*mistake.inputs)
-    return [t.detach().numpy() for t in ([result] if isinstance(result, Tensor) else result)]
+    return [graphs.array(t) for t in ([result] if isinstance(result, Tensor) else result)]
 
 
 @dataclass
@@ -69,8 +79,10 @@ def together(request: pytest.FixtureRequest, guarded: graphs.GuardedDevice) -> T
     for name in sorted(chosen):
         mistake = MISTAKES[name]
         irs[name] = ir = extract_ir(mistake.module, mistake.inputs, model_name=name)
-        arrays.update({f"{name}.{k}": t.numpy() for k, t in zip(ir.inputs, mistake.inputs, strict=True)})
-        weights.update({f"{name}.{k}": t.numpy() for k, t in mistake.module.state_dict().items()})
+        arrays.update(
+            {f"{name}.{k}": graphs.array(t) for k, t in zip(ir.inputs, mistake.inputs, strict=True)}
+        )
+        weights.update({f"{name}.{k}": graphs.array(t) for k, t in mistake.module.state_dict().items()})
     ran = graphs.run(compile_ir(graphs.merge(irs)), guarded, arrays, weights, guarded=True)
     got = {name: [ran.outputs[f"{name}.{o.name}"] for o in ir.outputs] for name, ir in irs.items()}
     return Together(got, ran.damage)
@@ -86,7 +98,7 @@ def test_a_known_mistake_is_not_made(name: str, together: Together) -> None:
 def test_the_mistake_would_be_noticed(case: str) -> None:
     mistake = MISTAKES[case]
     with torch.no_grad():
-        wrong = mistake.mistaken(mistake.module, *mistake.inputs).numpy()
+        wrong = graphs.array(mistake.mistaken(mistake.module, *mistake.inputs))
     assert not agree(wrong, eager(mistake)[0], slack=100)
 
 
@@ -114,7 +126,7 @@ def loaded(module: nn.Module, inputs: Any, device: Device, **options: Any) -> Lo
         warnings.simplefilter("ignore")
         ir = extract_ir(module.eval(), inputs, **options)
     program = compile_ir(ir)
-    state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    state = {name: graphs.array(tensor) for name, tensor in module.state_dict().items()}
     return Loaded(program, Executor(program, device), load_weights(state, program, device), ir)
 
 
@@ -124,6 +136,26 @@ def test_token_ids_out_of_range_are_refused(bad: int, guarded: graphs.GuardedDev
     model = loaded(embedding, IDS, guarded)
     with pytest.raises(InputError, match=str(bad)):
         model.executor.run({next(iter(model.ir.inputs)): np.where(IDS == 4999, bad, IDS)}, model.weights)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_float32_arrays_are_rounded_to_the_dtype_of_a_program_of_16_bits(
+    dtype: str, guarded: graphs.GuardedDevice
+) -> None:
+    """Ties go to even; what float16 cannot hold, bfloat16 does; NaN and infinities stay."""
+    x = np.array([[1.0, 1.00390625, 1.01171875, -3e-30, 7e4, 1e38, np.inf, -np.inf, np.nan, 1.00048828125]])
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    with np.errstate(over="ignore"):
+        wanted = x.astype(np.float32).astype(kind)
+    half = getattr(torch, dtype)
+    model = loaded(Calls(lambda m, t: (t, t.float())), torch.zeros(1, 10, dtype=half), guarded)
+    spec = model.program.input_specs[0]
+    buffer = NPUBuffer.from_numpy(x.astype(np.float32), guarded, spec=spec)
+    same, wide = model.executor.run({spec.name: buffer}, model.weights).values()
+    np.testing.assert_array_equal(
+        same.to_numpy().view(np.uint16) | 0x1FF * np.isnan(x), wanted.view(np.uint16) | 0x1FF * np.isnan(x)
+    )
+    np.testing.assert_array_equal(wide.to_numpy(), wanted.astype(np.float32))
 
 
 def test_outputs_stay_when_the_program_runs_again(guarded: graphs.GuardedDevice) -> None:
@@ -142,8 +174,6 @@ def test_outputs_stay_when_the_program_runs_again(guarded: graphs.GuardedDevice)
 
 
 def test_an_input_stays_when_the_output_that_it_is_changes(guarded: graphs.GuardedDevice) -> None:
-    from npu_runtime.buffer import NPUBuffer
-
     model = loaded(Calls(lambda m, x: (x, x + 1)).eval(), n(3, 5), guarded)
     given = NPUBuffer.from_numpy(n(3, 5).numpy(), guarded)
     outputs = model.executor.run({next(iter(model.ir.inputs)): given}, model.weights)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import graphs
-import ml_dtypes
 import numpy as np
 import random_graphs
 import torch
@@ -97,11 +96,11 @@ def _differences(
     subjects: Sequence[Subject], device: graphs.GuardedDevice, interpreted: bool
 ) -> dict[str, str]:
     program = compile_ir(graphs.merge({s.name: s.ir for s in subjects}))
-    weights = {f"{s.name}.{k}": array(t) for s in subjects for k, t in s.weights.items()}
+    weights = {f"{s.name}.{k}": graphs.array(t) for s in subjects for k, t in s.weights.items()}
     found: dict[str, str] = {}
     passed = {s.name: graphs.passed(s.ir) for s in subjects} if interpreted else {}
     for size in range(len(subjects[0].inputs)):
-        inputs = {f"{s.name}.{k}": array(t) for s in subjects for k, t in s.inputs[size].items()}
+        inputs = {f"{s.name}.{k}": graphs.array(t) for s in subjects for k, t in s.inputs[size].items()}
         ran = graphs.run(program, device, inputs, weights, guarded=True)
         for s in subjects:
             if ran.damage:
@@ -110,7 +109,7 @@ def _differences(
             wanted = list(_wanted(s, size, passed.get(s.name)))
             for source, expected in wanted:
                 for name, tensor in expected.items():
-                    problem = difference(got[name], array(tensor))
+                    problem = difference(got[name], graphs.array(tensor))
                     if problem:
                         found.setdefault(s.name, f"{name} at size {size} against {source}: {problem}")
     return found
@@ -124,20 +123,13 @@ def _wanted(s: Subject, size: int, passed: IR | None) -> Iterator[tuple[str, Arr
         yield "the interpreter after all passes", interpret(passed, s.inputs[size], s.weights).outputs
 
 
-def array(tensor: torch.Tensor) -> Array:
-    """A tensor for numpy, bfloat16 included."""
-    if tensor.dtype != torch.bfloat16:
-        return tensor.numpy()
-    return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-
-
 def difference(got: Array, expected: Array) -> str | None:
     """How two results differ; None where they agree to the tolerance of their dtype, whole numbers and truth
     values exactly."""
     if (got.shape, got.dtype) != (expected.shape, expected.dtype):
         return f"{got.dtype}{got.shape} instead of {expected.dtype}{expected.shape}"
     if expected.dtype.kind in "iub":
-        close = np.asarray(got == expected)
+        close = np.asgraphs.array(got == expected)
     else:
         tolerance = TOLERANCE[getattr(torch, str(expected.dtype))]
         wide, exact = got.astype(np.float64), expected.astype(np.float64)
@@ -160,7 +152,7 @@ def named_case(path: Path) -> Subject:
     def draw(spec: TensorSpec, size: int) -> torch.Tensor:
         dtype = getattr(torch, spec.dtype)
         shape = graphs.concrete(spec.shape, dict.fromkeys(ir.symbols, size))
-        values = torch.from_numpy(np.asarray(rng.standard_normal(shape)))
+        values = torch.from_numpy(np.asgraphs.array(rng.standard_normal(shape)))
         return (
             values > 0
             if dtype == torch.bool

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import graphs
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -40,13 +39,6 @@ REFUSED = {
 RUNS = sorted(MODULES.keys() - REFUSED.keys())
 
 
-def array(tensor: torch.Tensor) -> Array:
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
 @dataclass
 class Together:
     """What the files of a session gave, run as one program, and what PyTorch gives."""
@@ -64,13 +56,13 @@ def together(irs: dict[str, IR], device: graphs.GuardedDevice) -> Together:
     after: dict[str, Array] = {}
     for name, ir in irs.items():
         module, inputs = MODULES[name]()
-        arrays.update({f"{name}.{k}": array(x) for k, x in zip(ir.inputs, inputs, strict=True)})
-        weights.update({f"{name}.{k}": array(t).copy() for k, t in module.state_dict().items()})
+        arrays.update({f"{name}.{k}": graphs.array(x) for k, x in zip(ir.inputs, inputs, strict=True)})
+        weights.update({f"{name}.{k}": graphs.array(t).copy() for k, t in module.state_dict().items()})
         with torch.no_grad():
             results = module(*inputs)
         results = [results] if isinstance(results, torch.Tensor) else list(results)
-        expected[name] = [array(t) for t in results]
-        after.update({f"{name}.{k}": array(t) for k, t in module.state_dict().items()})
+        expected[name] = [graphs.array(t) for t in results]
+        after.update({f"{name}.{k}": graphs.array(t) for k, t in module.state_dict().items()})
     ran = graphs.run(compile_ir(graphs.merge(irs)), device, arrays, weights, guarded=True)
     got = {name: [ran.outputs[f"{name}.{o.name}"] for o in ir.outputs] for name, ir in irs.items()}
     return Together(got, expected, {k: (v, after[k]) for k, v in ran.states.items()}, ran.damage)
