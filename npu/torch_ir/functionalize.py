@@ -41,6 +41,14 @@ IN_PLACE = words("""
     squeeze sub t tanh threshold transpose tril triu trunc unsqueeze zero
 """)
 
+#: Overloads that ``name`` calls otherwise than ``name_``.
+_OTHER_OVERLOAD = {
+    "aten.transpose.default": "aten.transpose.int",
+    "aten.floor_divide.Tensor": "aten.floor_divide.default",
+    "aten.pow.Tensor": "aten.pow.Tensor_Tensor",
+    "aten.pow.Scalar": "aten.pow.Tensor_Scalar",
+}
+
 #: Those of IN_PLACE that take tensors of other dtypes (masks, indices) and still keep their first input's.
 KEEP_DTYPE = words("""
     copy fill index_add index_copy index_fill index_put masked_fill masked_scatter scatter scatter_add zero
@@ -230,7 +238,8 @@ def functional(node: Node, specs: Mapping[str, TensorSpec], made: list[Node]) ->
             replace(node, op="aten.full_like.default", inputs=node.inputs[:1], attrs={"fill_value": fill})
         )
     elif is_in_place(node.op):
-        made.append(replace(node, op=".".join([parts[0], base, *parts[2:]])))
+        op = ".".join([parts[0], base, *parts[2:]])
+        made.append(replace(node, op=_OTHER_OVERLOAD.get(op, op)))
     else:
         made.append(node)
     return node.outputs[0]

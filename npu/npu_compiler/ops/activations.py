@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from npu_compiler.lowering import Builder, as_number, wrap_dim
+from npu_compiler.lowering import Builder, as_number, unsupported, wrap_dim
 from npu_compiler.ops import lowers
 from npu_compiler.ops.arithmetic import choose
 from npu_compiler.ops.elementwise import cast
@@ -19,6 +19,27 @@ def lower_leaky_relu(b: Builder, node: Node) -> str:
     slope = float(as_number(node.attrs.get("negative_slope", 0.01)))
     negative = b.emit("mul", b.emit("clamp_max", x, None, scalar=0.0), None, scalar=slope)
     return b.emit("add", b.emit("relu", x), negative)
+
+
+@lowers("aten.rrelu.default")
+def lower_rrelu(b: Builder, node: Node) -> str:
+    """Outside of training, the slope is the middle of its bounds."""
+    if node.attrs.get("training"):
+        raise unsupported("random slopes in training mode", "call .eval() on the model before extraction")
+    x = _operand(b, node, 0)
+    slope = (number(node, "lower", 0.125) + number(node, "upper", 1 / 3)) / 2
+    return b.emit("where", b.emit("ge", x, None, scalar=0.0), x, scaled(b, x, slope))
+
+
+@lowers("aten.angle.default")
+def lower_angle(b: Builder, node: Node) -> str:
+    """Of a real number: pi below 0, else 0; NaN stays."""
+    x = cast(b, _operand(b, node, 0), node.out.dtype)
+    turned = choose(
+        b, b.emit("lt", x, None, scalar=0.0), math.pi, b.emit("mul", x, None, scalar=0.0), node.out.dtype
+    )
+    turned = choose(b, b.emit("eq", b.emit("abs", x), None, scalar=math.inf), 0.0, turned, node.out.dtype)
+    return choose(b, b.emit("eq", x, None, scalar=-math.inf), math.pi, turned, node.out.dtype)
 
 
 def number(node: Node, name: str, default: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from npu_compiler.dtypes import category, is_float, promote, promote_scalar
+from npu_compiler.dtypes import HALF, category, is_float, promote, promote_scalar
 from npu_compiler.lowering import Builder, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.elementwise import cast
@@ -94,8 +94,16 @@ def lower_rsub(b: Builder, node: Node) -> str:
     "aten.maximum.default",
     "aten.minimum.default",
     "aten.atan2.default",
+    "aten.hypot.default",
+    "aten.copysign.Tensor",
+    "aten.copysign.Scalar",
+    "aten.nextafter.default",
+    "aten.fmax.default",
+    "aten.fmin.default",
 )
 def lower_binary(b: Builder, node: Node) -> str:
+    if "nextafter" in node.op and b.node.out.dtype in HALF:
+        raise unsupported(f"neighbours of numbers of dtype {b.node.out.dtype}", "convert to float32 before")
     x, y, attrs = operands(b, node, node.out.dtype)
     name = {"maximum": "clamp_min", "minimum": "clamp_max"}.get(
         kind := node.op.split(".")[1].rstrip("_"), kind
@@ -298,6 +306,8 @@ def lower_cast(b: Builder, node: Node) -> str:
     "aten.dropout.default",
     "aten.dropout_.default",
     "aten.feature_dropout.default",
+    "aten.alpha_dropout.default",
+    "aten.feature_alpha_dropout.default",
     "aten.lift_fresh_copy.default",
     "aten.native_dropout.default",
     "aten.copy.default",

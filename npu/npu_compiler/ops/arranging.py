@@ -194,7 +194,7 @@ register(
 )
 
 
-@lowers("aten.unfold.default")
+@lowers("aten.unfold.default", "aten.unfold_copy.default")
 def lower_unfold(b: Builder, node: Node) -> str:
     x = tensor_input(node)
     x = reshape(b, x, b.shape(x) or (1,))

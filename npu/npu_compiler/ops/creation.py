@@ -252,8 +252,15 @@ def lower_linspace(b: Builder, node: Node) -> str:
     length, start, end = node.out.shape[0], as_number(node.attrs["start"]), as_number(node.attrs["end"])
     if not isinstance(length, int):
         raise unsupported("a linspace of symbolic length")
-    step = (end - start) / (length - 1) if length > 1 else 0.0
-    return count(b, length, node.out.dtype, float(start), step)
+    if is_float(node.out.dtype):
+        return count(b, length, node.out.dtype, float(start), (end - start) / max(length - 1, 1))
+    first, last, half = int(start), int(end), length // 2  # counted from both ends, so that both are exact
+    step = (last - first) / max(length - 1, 1)
+    low = count(b, max(half, 1), node.out.dtype, float(first), step)
+    high = b.emit("flip", count(b, max(length - half, 1), node.out.dtype, float(last), -step), dims=(0,))
+    if not half:
+        return low if length else full(b, (0,), 0, node.out.dtype)
+    return b.emit("concat", low, high, dim=0)
 
 
 def positions(b: Builder, shape: Sequence[Dim], dim: int) -> str:

@@ -163,6 +163,19 @@ unary("sinh", "sinh({x})")
 unary("cosh", "cosh({x})")
 unary("asin", "asin({x})", values="unit")
 unary("acos", "acos({x})", values="unit")
+unary("asinh", "asinh({x})")
+unary("acosh", "acosh({x})", values="index:9")
+unary("erfc", "erfc({x})")
+unary("lgamma", "lgamma({x})", values="positive")
+unary(
+    "signbit",
+    "(signbit({x}) ? 1 : 0)",
+    int_expr="({x} < 0 ? 1 : 0)",
+    predicate=True,
+    dtypes=ARITHMETIC,
+    to_float=False,
+)
+unary("atanh", "atanh({x})", values="unit")
 _HARD = "({x} < ({T})(-3) ? ({T})(0) : {x} > ({T})(3) ? ({T})(6) : {x} + ({T})(3))"
 unary("hardswish", f"({{x}} * {_HARD} / ({{T}})(6))", reference="nn.functional.hardswish")
 unary("hardsigmoid", f"({_HARD} / ({{T}})(6))", reference="nn.functional.hardsigmoid")
@@ -221,6 +234,11 @@ row(
     rtol=2e-5,
 )
 row("atan2", "atan2({x}, {y})", arity=2, reference="atan2")
+row("hypot", "hypot({x}, {y})", arity=2, reference="hypot")
+row("copysign", "copysign({x}, {y})", arity=2, reference="copysign")
+row("nextafter", "nextafter({x}, {y})", arity=2, reference="nextafter")
+row("fmax", "({x} >= {y} || {y} != {y} ? {x} : {y})", arity=2, reference="fmax", dtypes=ARITHMETIC)
+row("fmin", "({x} <= {y} || {y} != {y} ? {x} : {y})", arity=2, reference="fmin", dtypes=ARITHMETIC)
 # Dividing whole numbers by 0, or the smallest by -1, would end the process; PyTorch raises, here 0 comes out.
 _QUOTIENT = "({y} == 0 ? 0 : {y} < 0 && {y} == -1 ? -{x} : {x} / {y})"
 _REST = "({y} == 0 || ({y} < 0 && {y} == -1) ? 0 : {x} % {y})"

@@ -135,11 +135,13 @@ def product_of(b: Builder, x: str, y: str) -> str:
     return b.emit("matmul", x, y)
 
 
-@lowers("aten.addmm.default", "aten.baddbmm.default")
+@lowers("aten.addmm.default", "aten.baddbmm.default", "aten.addbmm.default")
 def lower_addmm(b: Builder, node: Node) -> str:
     bias, x, y = (cast(b, tensor_input(node, index), node.out.dtype) for index in range(3))
     alpha, beta = as_number(node.attrs.get("alpha", 1)), as_number(node.attrs.get("beta", 1))
     result = product_of(b, x, y)
+    if "addbmm" in node.op and "baddbmm" not in node.op:
+        result = reshape(b, b.emit("reduce_sum", result, dims=(0,)), node.out.shape)
     if alpha != 1:
         result = b.emit("mul", result, None, scalar=alpha)
     if beta == 0:

@@ -268,7 +268,7 @@ def lower_reduce(b: Builder, node: Node) -> str:
     x = tensor_input(node)
     kind = node.op.split(".")[1]
     name = {"max": "amax", "min": "amin"}.get(kind, kind)
-    dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
+    dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x))) if b.shape(x) else ()
     x = cast(b, x, "bool" if name in ("any", "all") else node.out.dtype)
     return cast(b, reduce(b, name, x, dims, node.out.shape), node.out.dtype)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from npu_compiler.errors import Unsupported
-from npu_compiler.lowering import Builder, as_number, unsupported, wrap_dim, wrap_dims
+from npu_compiler.lowering import Builder, as_number, wrap_dim, wrap_dims
 from npu_compiler.ops import lowers
 from npu_compiler.ops.arithmetic import choose
 from npu_compiler.ops.elementwise import cast
@@ -30,7 +30,7 @@ from torch_ir.ir import Node
     "aten.std.default",
 )
 def lower_var(b: Builder, node: Node) -> list[str]:
-    x = tensor_input(node)
+    x = reshape(b, tensor_input(node), b.shape(tensor_input(node)) or (1,))
     dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
     correction = node.attrs.get("correction")
     if correction is None:
@@ -53,8 +53,7 @@ def lower_norm(b: Builder, node: Node) -> str:
     x = cast(b, tensor_input(node), node.out.dtype)
     given = node.attrs.get("ord", node.attrs.get("p", 2))
     order = 2.0 if given is None else float(as_number(given))
-    if not b.shape(x):
-        return b.emit("abs", x)
+    x = reshape(b, x, b.shape(x) or (1,))
     dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
     return reshape(b, vector_norm(b, x, dims, order), node.out.shape)
 
@@ -67,7 +66,7 @@ def vector_norm(b: Builder, x: str, dims: tuple[int, ...], order: float) -> str:
     if math.isinf(order):
         return b.emit("reduce_amax" if order > 0 else "reduce_amin", size, dims=dims)
     if order == 0:
-        raise unsupported("a norm of order 0")
+        return b.emit("reduce_sum", cast(b, b.emit("ne", x, None, scalar=0), b.spec(x).dtype), dims=dims)
     if order == 1:
         return b.emit("reduce_sum", size, dims=dims)
     total = b.emit("reduce_sum", b.emit("pow", size, None, scalar=order), dims=dims)
@@ -103,6 +102,6 @@ def lower_logsumexp(b: Builder, node: Node) -> str:
 @lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")
 def lower_count(b: Builder, node: Node) -> str:
     x = tensor_input(node)
-    dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
+    dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x))) if b.shape(x) else ()
     ones = cast(b, cast(b, x, "bool"), "int64")
     return reshape(b, b.emit("reduce_sum", ones, dims=dims) if dims else ones, node.out.shape)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 
 from npu_compiler.dtypes import HALF, SHORT, attr_dtype
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusal
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
+from npu_compiler.reasons import unknown
 from npu_compiler.target import Target
 from torch_ir.expr import Bounds, is_static
 from torch_ir.functionalize import is_in_place
@@ -156,22 +156,13 @@ def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[st
             "a region of the model that the file names without what is in it",
             "extract the model with torch_ir.extract_ir of npubin, which takes in what the region computes",
         )
-    if node.op not in lowerings:
-        raise Unsupported(
-            "no lowering knows this operation",
-            "rewrite it with supported operations, or run it in a fallback part" + _advice(),
-        )
     dtypes = [specs[value].dtype for value in node.inputs if value is not None]
     for dtype in (*dtypes, *(spec.dtype for spec in node.outs)):
         if dtype not in SHORT:
             raise Unsupported(f"values of dtype {dtype}", f"use one of {', '.join(SHORT)}")
+    if node.op not in lowerings:
+        raise unknown(node.op)
     return lowerings[node.op]
-
-
-def _advice() -> str:
-    if find_spec("torch") is not None:
-        return ""
-    return "; or install PyTorch where models are compiled: its tables may express it with other operations"
 
 
 def _renamed(state: State, aliases: Mapping[str, str], lost: Mapping[str, TensorSpec]) -> State:
