@@ -1,10 +1,12 @@
-"""Why an operation that no lowering knows has none, and what to do instead."""
+"""Why an operation that no lowering knows has none, and what to do instead: by the kind that its name tells.
+(``ops/refused.py`` has operations of the core set by their full names.)"""
 
 from __future__ import annotations
 
 import re
 from importlib.util import find_spec
 
+from npu_compiler.dtypes import SHORT
 from npu_compiler.errors import Unsupported
 
 _FALLBACK = "or run it in a fallback part"
@@ -24,11 +26,6 @@ _KINDS = tuple(
             f"compute it outside the model where it does not depend on inputs, {_FALLBACK}",
         ),
         (
-            r"\.(fft|stft|istft|complex|polar|view_as_complex|view_as_real|_fft)",
-            "a transform of complex numbers, which no kernel computes with",
-            f"write it with real matrices of sines and cosines, {_FALLBACK}",
-        ),
-        (
             r"sparse|to_dense|_nested|_coalesce",
             "tensors that are not dense",
             "make them dense before, as with to_dense() outside the model",
@@ -45,6 +42,16 @@ _KINDS = tuple(
         ),
     )
 )
+
+
+def unknown_dtype(dtype: str) -> Unsupported:
+    """The refusal of values of a dtype that no kernel has."""
+    if dtype.startswith("complex"):
+        return Unsupported(
+            f"values of dtype {dtype}: complex numbers, which no kernel computes with",
+            "compute the real and the imaginary part as two tensors (a DFT is a product with two matrices)",
+        )
+    return Unsupported(f"values of dtype {dtype}", f"use one of {', '.join(SHORT)}")
 
 
 def unknown(op: str) -> Unsupported:

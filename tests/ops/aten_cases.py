@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from aten_edges import EDGES
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
 from aten_positions import READING, REFUSED, SORTING, WRITING
 from aten_windows import CONVOLUTIONS, POOLING
@@ -303,6 +304,7 @@ CALLS: dict[str, Call] = {
         ("sorting", SORTING),
         ("reading", READING),
         ("writing", WRITING),
+        ("edges", EDGES),
     )
     for name, call in calls.items()
 }

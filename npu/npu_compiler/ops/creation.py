@@ -256,11 +256,11 @@ def lower_linspace(b: Builder, node: Node) -> str:
         return count(b, length, node.out.dtype, float(start), (end - start) / max(length - 1, 1))
     first, last, half = int(start), int(end), length // 2  # counted from both ends, so that both are exact
     step = (last - first) / max(length - 1, 1)
-    low = count(b, max(half, 1), node.out.dtype, float(first), step)
-    high = b.emit("flip", count(b, max(length - half, 1), node.out.dtype, float(last), -step), dims=(0,))
-    if not half:
-        return low if length else full(b, (0,), 0, node.out.dtype)
-    return b.emit("concat", low, high, dim=0)
+    low = count(b, max(half, 1), "float64", float(first), step)
+    high = b.emit("flip", count(b, max(length - half, 1), "float64", float(last), -step), dims=(0,))
+    if not length:
+        return full(b, (0,), 0, node.out.dtype)
+    return cast(b, b.emit("concat", low, high, dim=0) if half else low, node.out.dtype)
 
 
 def positions(b: Builder, shape: Sequence[Dim], dim: int) -> str:

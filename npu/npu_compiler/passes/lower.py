@@ -9,7 +9,7 @@ from npu_compiler.dtypes import HALF, SHORT, attr_dtype
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusal
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
-from npu_compiler.reasons import unknown
+from npu_compiler.reasons import unknown, unknown_dtype
 from npu_compiler.target import Target
 from torch_ir.expr import Bounds, is_static
 from torch_ir.functionalize import is_in_place
@@ -159,7 +159,7 @@ def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[st
     dtypes = [specs[value].dtype for value in node.inputs if value is not None]
     for dtype in (*dtypes, *(spec.dtype for spec in node.outs)):
         if dtype not in SHORT:
-            raise Unsupported(f"values of dtype {dtype}", f"use one of {', '.join(SHORT)}")
+            raise unknown_dtype(dtype)
     if node.op not in lowerings:
         raise unknown(node.op)
     return lowerings[node.op]

@@ -1,0 +1,69 @@
+"""Small calls at the edges of what an operation takes: where PyTorch's own samples found differences, and
+what is made of other operations."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from call_values import Call, i, n, p, special
+
+t = torch.tensor
+INF = float("inf")
+BYTES = t([0, 1, 2, 255], dtype=torch.uint8)
+
+EDGES: dict[str, Call] = {
+    "cosine_broadcast": (lambda x, y: torch.cosine_similarity(x, y, dim=-2), (n(1, 2, 3), n(2, 1, 3))),
+    "cosine_rank_0": (lambda x, y: torch.cosine_similarity(x.sum(), y.sum(), dim=0), (n(3), n(4))),
+    "var_of_one": (lambda x: (x.var(1), x.std(1, correction=2), x), (n(3, 1),)),
+    "var_rank_0": (lambda x: (x.sum().var(), x), (n(3),)),
+    "pad_circular_cut": (lambda x: F.pad(x, (-1, 1, -2, 1), "circular"), (n(1, 3, 4, 4),)),
+    "avg_pool_negative_divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=-2), (n(1, 3, 4, 4),)),
+    "prelu_rank_0": (lambda x, w: F.prelu(x.sum(), w), (-p(3), n(1))),
+    "floor_div_infinity": (
+        lambda x, y: torch.div(x, y, rounding_mode="floor"),
+        (t([-1.0, 1.0, -2.5, INF, 0.0]), t([INF, INF, -INF, 2.0, -0.5])),
+    ),
+    "norm_0": (lambda x: (x.round().norm(0, 1), torch.linalg.vector_norm(x.round(), 0)), (n(3, 7),)),
+    "norm_rank_0": (lambda x: torch.linalg.vector_norm(x.sum(), 0, dim=0), (n(3),)),
+    "unfold_rank_0": (lambda x: x.sum().unfold(0, 1, 1), (n(3),)),
+    "take_along_negative": (lambda x, k: torch.take_along_dim(x, k, 1), (n(3, 5), i(5, 3, 2, low=-5))),
+    "gather_of_nothing": (lambda x: (torch.gather(x, 0, torch.zeros(2, 0, dtype=torch.int64)), x), (n(5),)),
+    "any_uint8": (lambda x: (x.any(), x.all(), x[2].any(), x[3].all(), x.any(0)), (BYTES,)),
+    "sum_rank_0": (lambda x: (x.sum().sum(0), x.sum().amin(0, keepdim=True)), (n(3),)),
+    "pow_whole": (lambda x, y: x**y, (i(9, 40, low=-9), i(70, 40))),
+    "pow_whole_scalar": (lambda x: (x**5, x**0, x**63), (i(9, 40, low=-9),)),
+    "pow_uint8": (lambda x: x**7, (BYTES,)),
+    "pow_of_number": (lambda x: 3**x, (i(45, 40),)),
+    "shift_beyond": (lambda x, y: (x << y, x >> y), (i(99, 13, low=-99), i(90, 13))),
+    "shift_uint8": (lambda x: (x << 3, x >> 9, x << 8), (BYTES,)),
+    "add_bool": (lambda x, y: (x + y, x * y), (i(2, 13).bool(), i(2, 13).flip(0).bool())),
+    "linspace_whole": (lambda x: torch.linspace(4.3, 1, 50, dtype=torch.int64) + x, (i(3, 50),)),
+    "linspace_one": (lambda x: torch.linspace(-2, 5, 1, dtype=torch.int64) + x, (i(3, 2),)),
+    "cross_entropy_sum": (lambda x, y: F.cross_entropy(x, y, reduction="sum"), (n(4, 5), i(5, 4))),
+    "logaddexp_special": (torch.logaddexp, (special(3, 7), special(3, 7).flip(1))),
+    "hypot": (torch.hypot, (n(3, 7), n(3, 7, seed=4))),
+    "copysign": (lambda x, y: (torch.copysign(x, y), torch.copysign(x, -2.0)), (special(3, 7), n(3, 7))),
+    "fmax_fmin": (lambda x, y: (torch.fmax(x, y), torch.fmin(x, y)), (special(3, 7), special(7))),
+    "nextafter": (torch.nextafter, (n(3, 7), n(3, 7, seed=4))),
+    "signbit": (lambda x: torch.signbit(x), (special(3, 7),)),
+    "inverse_hyperbolic": (lambda x: (x.asinh(), (x + 1).acosh(), x.tanh().atanh(), x.erfc()), (p(3, 7),)),
+    "lgamma": (torch.lgamma, (n(3, 7) * 3,)),
+    "angle": (torch.angle, (special(3, 7),)),
+    "isin": (lambda x, y: (torch.isin(x, y), torch.isin(x, 3, invert=True)), (i(9, 3, 7), i(9, 4))),
+    "searchsorted": (
+        lambda x, y: (torch.searchsorted(x, y), torch.searchsorted(x, y, side="right", out_int32=True)),
+        (i(9, 3, 7).sort().values, i(12, 3, 4)),
+    ),
+    "bucketize_special": (lambda x, y: torch.bucketize(x, y, right=True), (special(3, 7), t([-1.0, 0, 2]))),
+    "cdist": (lambda x, y: (torch.cdist(x, y), torch.cdist(x, y, p=1)), (n(2, 3, 5), n(4, 5))),
+    "cdist_largest": (lambda x, y: torch.cdist(x, y, p=INF), (n(2, 3, 5), n(2, 4, 5))),
+    "cdist_0": (lambda x, y: torch.cdist(x.round(), y.round(), p=0), (n(3, 5), n(4, 5))),
+    "pdist": (lambda x: F.pdist(x, 3.0), (n(5, 3),)),
+    "bilinear": (lambda x, y, w, b: F.bilinear(x, y, w, b), (n(2, 3), n(2, 4), n(5, 3, 4), n(5))),
+    "addbmm": (lambda a, x, y: torch.addbmm(a, x, y, beta=0.5, alpha=2), (n(3, 5), n(2, 3, 4), n(2, 4, 5))),
+    "quantile": (lambda x, q: torch.quantile(x, q, dim=1), (n(3, 7), t([0.1, 0.5, 1.0]))),
+    "transpose_in_place": (lambda x: (x + 1).transpose_(0, 1), (n(3, 7),)),
+    "pow_in_place": (lambda x, y: (x + 1).pow_(2).pow_(y), (n(3, 7), n(3, 7))),
+    "alpha_dropout_of_inference": (lambda x: F.alpha_dropout(x, 0.5, training=False) + 1, (n(3, 7),)),
+    "rrelu_of_inference": (lambda x: F.rrelu(x, training=False), (n(3, 7),)),
+}  # fmt: skip
