@@ -48,7 +48,7 @@ def unknown_dtype(dtype: str) -> Unsupported:
     """The refusal of values of a dtype that no kernel has."""
     if dtype.startswith("complex"):
         return Unsupported(
-            f"values of dtype {dtype}: complex numbers, which no kernel computes with",
+            f"values of dtype {dtype}",
             "compute the real and the imaginary part as two tensors (a DFT is a product with two matrices)",
         )
     return Unsupported(f"values of dtype {dtype}", f"use one of {', '.join(SHORT)}")
