@@ -235,7 +235,7 @@ def is_mask(b: Builder, value: str) -> bool:
 def slots(b: Builder, node: Node) -> list[tuple[int, str]]:
     """The indices of an indexing operation, each with the dimension of the tensor that it starts at."""
     found, dim = [], 0
-    for value in node.inputs[1:] if node.op.startswith("aten.index.") else node.inputs[1:-1]:
+    for value in node.inputs[1:-1] if "index_put" in node.op else node.inputs[1:]:
         if value is not None:
             found.append((dim, value))
         dim += len(b.shape(value)) if value is not None and is_mask(b, value) else 1
