@@ -43,31 +43,38 @@ class Tracing:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         torch, ir = self._torch, self._ir
-        if torch.Tag.nondeterministic_seeded in self._operation.tags:
+        if torch.Tag.nondeterministic_seeded in self._operation.tags and not self._drops_nothing():
             raise NotImplementedError("its results differ from call to call")
         carriers = [self._carrier(name) for name in ir.symbols]
-        with self._mode, torch.no_grad(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tensors = [
-                torch.empty([self._size(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype))
-                for spec in ir.inputs.values()
-            ]
-            guards = len(self._environment.guards)
-            table = self._table()
-            given = [*carriers, *tensors]
-            module = make_fx(
-                lambda *values: self._call(values[len(carriers) :]),
-                decomposition_table=table,
-                pre_dispatch=True,
-            )(*given)
-            try:
-                found = self._read(module)
-            except NotSimpleError:  # in-place operations; without them composite ones are taken apart as well
-                functional = torch.func.functionalize(module, remove="mutations")
-                found = self._read(make_fx(functional, decomposition_table=table)(*given))
+            # a library's own operations, as for recurrent layers, are no simpler ones
+            with self._mode, torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+                tensors = [
+                    torch.empty([self._size(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype))
+                    for spec in ir.inputs.values()
+                ]
+                guards = len(self._environment.guards)
+                table = self._table()
+                given = [*carriers, *tensors]
+                module = make_fx(
+                    lambda *values: self._call(values[len(carriers) :]),
+                    decomposition_table=table,
+                    pre_dispatch=True,
+                )(*given)
+                try:
+                    found = self._read(module)
+                except NotSimpleError:  # in-place operations; without them composite ones decompose too
+                    functional = torch.func.functionalize(module, remove="mutations")
+                    found = self._read(make_fx(functional, decomposition_table=table)(*given))
         if len(self._environment.guards) > guards:
             raise NotImplementedError("its decomposition depends on sizes that are symbols")
         return found
+
+    def _drops_nothing(self) -> bool:
+        """Whether dropout, by which a recurrent layer's results may differ, is off."""
+        attrs = self._node.attrs
+        return "dropout" in attrs and (attrs["dropout"] == 0 or attrs.get("train") is False)
 
     def _carrier(self, name: str) -> Any:
         """A vector whose length is the symbol, so that tracing knows it."""

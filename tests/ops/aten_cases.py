@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from aten_edges import EDGES
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
 from aten_positions import READING, REFUSED, SORTING, WRITING
+from aten_recurrent import RECURRENT
 from aten_windows import CONVOLUTIONS, POOLING
 from call_values import Call, i, n, p, randomised, special
 from torch import nn
@@ -298,6 +299,7 @@ CALLS: dict[str, Call] = {
         ("products", PRODUCTS),
         ("images", IMAGES),
         ("outputs", OUTPUTS),
+        ("recurrent", RECURRENT),
         ("pooling", POOLING),
         ("convolutions", CONVOLUTIONS),
         ("refused", REFUSED),

@@ -172,6 +172,7 @@ IMAGES: dict[str, Call] = {
     "conv_same": (conv(3, 8, 4, padding="same"), (n(1, 3, 7, 9),)),
     "conv_same_dilated": (conv(3, 8, (2, 3), padding="same", dilation=2), (n(1, 3, 7, 9),)),
     "conv_valid": (conv(3, 8, 3, padding="valid"), (n(1, 3, 7, 9),)),
+    "upsample_bicubic_sizes": (lambda x: F.interpolate(x, size=(4, 3), mode="bicubic"), (n(1, 2, 4, 3),)),
     "conv_runtime_weight_groups": (
         lambda x, w, b: F.relu(F.conv2d(x, w, b, stride=(2, 1), padding=(1, 2), groups=2) + 1),
         (n(2, 6, 9, 7), n(8, 3, 3, 3), n(8)),
