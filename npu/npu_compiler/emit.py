@@ -111,8 +111,9 @@ class Emitter:
         self.buffers.setdefault(name, BufferInfo("weight", name, spec.nbytes))
         return place(name, spec)
 
-    def output(self, node: Node, index: int = 0) -> View:
-        """Memory for an output of ``node`` in that output's layout."""
+    def output(self, node: Node, index: int = 0, order: tuple[int, ...] = ()) -> View:
+        """Memory for an output of ``node`` in that output's layout; for one that is no output of the program,
+        ``order`` may say which dimension comes first in memory, and so on."""
         value, spec = node.outputs[index], node.outs[index]
         if value in self._direct:
             name, info = (
@@ -122,8 +123,12 @@ class Emitter:
         else:
             name, info = value, BufferInfo("scratch", "", views.nbytes(spec))
         self.buffers[name] = info
-        self._views[value] = place(name, spec)
-        return self._views[value]
+        view = place(name, spec)
+        if order and info.kind == "scratch":
+            moved = place(name, TensorSpec(tuple(spec.shape[dim] for dim in order), spec.dtype))
+            view = views.permute(moved, tuple(order.index(dim) for dim in range(len(order))))
+        self._views[value] = view
+        return view
 
     def updated(self, node: Node, *, dense: bool = False) -> View:
         """Memory for the output of a node that changes parts of its first input: a copy of it, or itself.

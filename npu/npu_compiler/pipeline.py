@@ -12,7 +12,9 @@ from npu_compiler.passes.decompose import decompose
 from npu_compiler.passes.eliminate_dead import eliminate_dead
 from npu_compiler.passes.fold_affine import fold_affine
 from npu_compiler.passes.fold_pad import fold_pad
+from npu_compiler.passes.fuse_attention import fuse_attention
 from npu_compiler.passes.fuse_epilogue import fuse_epilogue
+from npu_compiler.passes.fuse_norm import fuse_norm
 from npu_compiler.passes.fuse_pointwise import fuse_pointwise
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
@@ -25,6 +27,8 @@ Pass: TypeAlias = Callable[[IR, Target], IR]
 PASSES: tuple[Pass, ...] = (
     decompose,  # first: what no lowering takes may be made of operations that one does take
     lower,  # before all others: they speak of the registry's ops
+    fuse_attention,  # before dead nodes go: it leaves copies and casts behind
+    fuse_norm,  # likewise
     eliminate_dead,  # lowerings leave unused parts behind, which would count as users below
     fold_pad,  # before layouts: a padded copy of the image would be written and read again
     fold_affine,  # before fusion: what folds into weights costs nothing at run time
@@ -42,7 +46,7 @@ def run_passes(
     """Runs the passes, verifying the graph after each.
 
     ``stop_after`` names the pass after which to stop, ``start_after`` the one after which ``ir`` was taken: a
-    pass's name, with its number in front where it stands in the list twice ("03-eliminate_dead").
+    pass's name, with its number in front where it stands in the list twice ("05-eliminate_dead").
 
     Returns the graph and its text after each pass, by "00-extracted", "01-decompose", ... Raises
     ``CompileError`` for an unknown pass, and what the passes raise.

@@ -36,7 +36,8 @@ class Sample:
         for position, shape in enumerate(self.case.shapes):
             kind = self.kind(position)
             whole = kind.startswith(("index:", "around:")) and isinstance(self.case.values, tuple)
-            found.append(None if shape is None else "int64" if whole else self.dtype)
+            mask = kind == "bool" and isinstance(self.case.values, tuple)
+            found.append(None if shape is None else "int64" if whole else "bool" if mask else self.dtype)
         return found
 
     def kind(self, position: int) -> str:

@@ -64,6 +64,16 @@ def twice(m: Any, x: torch.Tensor) -> torch.Tensor:
     return F.conv2d(x, m.w) * m.s + F.conv2d(x, m.w) * m.t
 
 
+def shared(k: torch.Tensor) -> torch.Tensor:
+    """Every head of [B, H, L, D] twice, one after the other."""
+    batch, heads, *rest = k.shape
+    return k[:, :, None].expand(batch, heads, 2, *rest).reshape(batch, 2 * heads, *rest)
+
+
+def rms(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
 CASES: dict[str, PassCase] = {
     "decompose_logaddexp": PassCase(
         "decompose", call(lambda m, x, y: torch.logaddexp(x, y), values(3, 5), values(5))
@@ -91,6 +101,48 @@ CASES: dict[str, PassCase] = {
         "eliminate_dead", call(lambda m, x: torch.var_mean(x, 1)[1], values(3, 5))
     ),
     "eliminate_dead_keeps_all": PassCase("eliminate_dead", call(lambda m, x: x * 2, values(3, 5)), False),
+    "fuse_attention_shared_heads": PassCase(
+        "fuse_attention",
+        call(
+            lambda m, q, k: F.scaled_dot_product_attention(q, shared(k), shared(k)),
+            values(1, 4, 3, 8),
+            values(1, 2, 5, 8),
+        ),
+    ),
+    "fuse_attention_half": PassCase(
+        "fuse_attention",
+        call(
+            lambda m, q, k: F.scaled_dot_product_attention(q, k.float(), k.float()),
+            values(1, 2, 3, 8),
+            values(1, 2, 5, 8).half(),
+        ),
+    ),
+    "fuse_attention_not_of_interleaved_heads": PassCase(
+        "fuse_attention",
+        call(
+            lambda m, q, k: F.scaled_dot_product_attention(q, k.repeat(1, 2, 1, 1), k.repeat(1, 2, 1, 1)),
+            values(1, 4, 3, 8),
+            values(1, 2, 5, 8),
+        ),
+        False,
+    ),
+    "fuse_norm_weight": PassCase("fuse_norm", call(lambda m, x: m.w * rms(x), values(3, 8), w=values(8))),
+    "fuse_norm_used_twice": PassCase(
+        "fuse_norm", call(lambda m, x: (m.w * rms(x)) + rms(x), values(3, 8), w=values(8))
+    ),
+    "fuse_norm_not_over_rows": PassCase(
+        "fuse_norm", call(lambda m, x: x * torch.rsqrt((x * x).mean(0, keepdim=True) + 1e-6), X), False
+    ),
+    "fuse_norm_not_when_the_mean_is_an_output": PassCase(
+        "fuse_norm",
+        call(lambda m, x: (lambda v: (x * torch.rsqrt(v + 1e-6), v))((x * x).mean(-1, keepdim=True)), X),
+        False,
+    ),
+    "fuse_norm_not_of_another_tensor": PassCase(
+        "fuse_norm",
+        call(lambda m, x, y: y * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6), X, X * 2),
+        False,
+    ),
     "fold_affine_batch_norm": PassCase(
         "fold_affine", call(lambda m, x: m.norm(F.conv2d(x, m.w)), X, w=W, norm=norm(4))
     ),

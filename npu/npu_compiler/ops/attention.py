@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from npu_compiler.dtypes import is_float
 from npu_compiler.lowering import Builder, as_int, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.arithmetic import choose
 from npu_compiler.ops.creation import positions
 from npu_compiler.ops.elementwise import cast
+from npu_compiler.ops.fused_attention import fits
 from npu_compiler.ops.norm import optional_input
 from npu_compiler.ops.views import permute, reshape, tensor_input
 from torch_ir.expr import Dim, product
@@ -22,6 +24,9 @@ def lower_attention(b: Builder, node: Node) -> str:
     mask = optional_input(node, 3)
     if node.attrs.get("dropout_p"):
         raise unsupported("attention with dropout", "call .eval() on the model before extraction")
+    fused = _fused(b, node, q, k, v, mask)
+    if fused is not None:
+        return fused
     *lead, rows, width = b.shape(q)
     columns = b.shape(k)[-2]
     shared = node.attrs.get("enable_gqa") and lead[-1] != b.shape(k)[-3]
@@ -53,6 +58,22 @@ def lower_attention(b: Builder, node: Node) -> str:
             scores = b.emit("add", scores, cast(b, mask, dtype))
     weights = b.emit("safe_softmax", scores, dim=len(b.shape(scores)) - 1)
     return reshape(b, b.emit("matmul", weights, v), node.out.shape)
+
+
+def _fused(b: Builder, node: Node, q: str, k: str, v: str, mask: str | None) -> str | None:
+    """One node for what the attention kernel takes; None for the rest."""
+    if len(b.shape(q)) == 3 and len(b.shape(k)) == 3 and len(b.shape(v)) == 3:
+        q, k, v = (reshape(b, x, (b.shape(x)[0], 1, *b.shape(x)[1:])) for x in (q, k, v))
+        if mask is not None and len(b.shape(mask)) == 3:
+            mask = reshape(b, mask, (b.shape(mask)[0], 1, *b.shape(mask)[1:]))
+    if mask is not None and is_float(b.spec(mask).dtype):
+        mask = cast(b, mask, b.spec(q).dtype)
+    if not fits(b.spec(q), b.spec(k), b.spec(v), None if mask is None else b.spec(mask)):
+        return None
+    given = node.attrs.get("scale")
+    scale = 1 / math.sqrt(as_int(b.shape(q)[-1])) if given is None else float(as_number(given))
+    causal = bool(node.attrs.get("is_causal"))
+    return reshape(b, b.emit("attention", q, k, v, mask, scale=scale, causal=causal), node.out.shape)
 
 
 @lowers("aten.einsum.default")

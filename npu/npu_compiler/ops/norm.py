@@ -70,15 +70,24 @@ def lower_weight_norm(b: Builder, node: Node) -> list[str]:
 
 @lowers("aten.layer_norm.default", "aten.native_layer_norm.default")
 def lower_layer_norm(b: Builder, node: Node) -> list[str]:
-    x = tensor_input(node)
-    shape = node.attrs["normalized_shape"]
-    count = len(shape) if isinstance(shape, tuple) else 1
+    x, count, eps = tensor_input(node), _trailing(node), float(as_number(node.attrs.get("eps", 1e-5)))
+    given = (optional_input(node, index) for index in (1, 2))
+    affine = [None if value is None else cast(b, value, node.out.dtype) for value in given]
     dims = tuple(range(len(b.shape(x)) - count, len(b.shape(x))))
-    y, mean, rstd = normalise(b, x, dims, as_number(node.attrs.get("eps", 1e-5)))
-    for op, value in (("mul", optional_input(node, 1)), ("add", optional_input(node, 2))):
+    if node.out.dtype == "float32" and count:
+        fused = b.emit("norm", x, *affine, count=count, eps=eps, centred=True)
+        return [fused] if len(node.outputs) == 1 else [fused, *normalise(b, x, dims, eps)[1:]]
+    y, mean, rstd = normalise(b, x, dims, eps)
+    for op, value in zip(("mul", "add"), affine, strict=True):
         if value is not None:
-            y = b.emit(op, y, cast(b, value, node.out.dtype))
+            y = b.emit(op, y, value)
     return [y, mean, rstd][: len(node.outputs)]
+
+
+def _trailing(node: Node) -> int:
+    """How many dimensions at the end are normalised together."""
+    shape = node.attrs["normalized_shape"]
+    return len(shape) if isinstance(shape, tuple) else 1
 
 
 @lowers("aten.group_norm.default", "aten.native_group_norm.default")
@@ -110,16 +119,14 @@ def lower_instance_norm(b: Builder, node: Node) -> str:
 
 @lowers("aten.rms_norm.default")
 def lower_rms_norm(b: Builder, node: Node) -> str:
-    x, weight = tensor_input(node), optional_input(node, 1)
-    shape = node.attrs["normalized_shape"]
-    rank = len(b.shape(x))
-    dims = tuple(range(rank - (len(shape) if isinstance(shape, tuple) else 1), rank))
-    eps = node.attrs.get("eps")
+    x, weight, count = tensor_input(node), optional_input(node, 1), _trailing(node)
+    given, double = node.attrs.get("eps"), node.out.dtype == "float64"
+    eps = float(as_number(given)) if given is not None else 2.0**-52 if double else 2.0**-23
+    if not double and count:
+        return b.emit("norm", x, weight, None, count=count, eps=eps, centred=False)
+    dims = tuple(range(len(b.shape(x)) - count, len(b.shape(x))))
     square = b.emit("reduce_mean", b.emit("mul", x, x), dims=dims)
-    scale = b.emit(
-        "rsqrt", b.emit("add", square, None, scalar=1.1920928955078125e-07 if eps is None else as_number(eps))
-    )
-    y = b.emit("mul", x, scale)
+    y = b.emit("mul", x, b.emit("rsqrt", b.emit("add", square, None, scalar=eps)))
     return y if weight is None else b.emit("mul", y, weight)
 
 

@@ -1,0 +1,172 @@
+"""Attention as one kernel: scores never leave a work-item, and key heads serve several query heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from npu_compiler.ctext import index_text, size_text
+from npu_compiler.dtypes import HALF, SHORT, literal
+from npu_compiler.lowering import as_int, as_number
+from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
+from npu_compiler.pointwise import check_dtypes, index_type
+from npu_compiler.select import BufferUse
+from npu_compiler.views import View, expand
+from torch_ir.expr import Dim, ceil_div, product
+from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+#: Queries per work-item, and keys per block of the online softmax.
+ROWS, BLOCK, LANES = 4, 32, 8
+#: Wider heads do not fit a work-item's private memory well.
+MAX_WIDTH = 256
+
+
+def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    q, v = specs[0], specs[2]
+    assert q is not None and v is not None
+    return (TensorSpec((*q.shape[:-1], v.shape[-1]), "float32"),)
+
+
+def _reference(torch: Any, q: Any, k: Any, v: Any, mask: Any = None, *, scale: float, causal: bool) -> Any:
+    """PyTorch's, with rows that see nothing set to 0 where it gives NaN."""
+    k, v = (x.float().repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = q @ k.transpose(-1, -2) * scale
+    if causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.ops.aten._safe_softmax(scores, -1) @ v
+
+
+def _emit(e: Emitter, node: Node) -> None:
+    q, k, v = (e.view(value) for value in node.inputs[:3])
+    mask = e.view(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else None
+    check_dtypes(e, [q.dtype])
+    check_dtypes(e, [view.dtype for view in (k, v)], stored=True)
+    width, value_width = as_int(q.shape[-1]), as_int(v.shape[-1])
+    batch, heads, queries = q.shape[:3]
+    if any(e.bounds(size)[1] == 0 for size in node.out.shape):
+        e.output(node)
+        return
+    lanes = LANES if width % LANES == 0 and value_width % LANES == 0 else 1
+    q, k, v = (_readable(e, node, view, lanes, tag) for view, tag in ((q, "q"), (k, "k"), (v, "v")))
+    k, v = (expand(view, (batch, *view.shape[1:])) for view in (k, v))
+    out = e.output(node, order=(0, 2, 1, 3))
+    if mask is not None:
+        mask = expand(mask, (batch, heads, queries, k.shape[2]))
+    everything = [q, k, v, out, *([mask] if mask else [])]
+    kind = index_type(e, everything)
+    rows = ROWS if e.bounds(queries)[1] >= ROWS else e.bounds(queries)[1]
+    symbols, symbol_args = e.symbol_args(
+        [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
+    )
+
+    def operand(view: View, head: str) -> dict[str, str]:
+        base = index_text([("b", view.strides[0]), (head, view.strides[1])], view.offset, kind)
+        return {"base": base, "row": size_text(view.strides[2]), "column": size_text(view.strides[3])}
+
+    params = {
+        "index_type": kind,
+        "symbols": symbols,
+        "rows": rows,
+        "block": BLOCK,
+        "lanes": lanes,
+        "width": width,
+        "value_width": value_width,
+        "groups": as_int(heads) // as_int(k.shape[1]),
+        "scale": literal(float(as_number(node.attrs["scale"])), "float32"),
+        "queries": size_text(queries),
+        "keys": size_text(k.shape[2]),
+        "causal": bool(node.attrs["causal"]),
+        "mask": None if mask is None else "bool" if mask.dtype == "bool" else "add",
+        "key_type": SHORT[k.dtype],
+        "value_type": SHORT[v.dtype],
+        "q": operand(q, "h"),
+        "k": operand(k, "g"),
+        "v": operand(v, "g"),
+        "m": None if mask is None else operand(mask, "h"),
+        "out": operand(out, "h"),
+    }
+    e.call(
+        "attention",
+        "online",
+        "ops/attention.cl.j2",
+        params,
+        node=node,
+        shown={"d": width},
+        args=[
+            *(BufferUse(view.buffer, "r") for view in (q, k, v, *([mask] if mask else []))),
+            BufferUse(out.buffer, "w"),
+            *symbol_args,
+        ],
+        global_size=(ceil_div(queries, rows), heads, batch),
+        local_size=(1, 1, 1),
+        cost=_cost(node, q.shape, k, v),
+    )
+
+
+def _cost(node: Node, q: tuple[Dim, ...], k: View, v: View) -> Cost:
+    pairs = product(q[:3]) * k.shape[2]
+    return Cost(
+        2 * pairs * (q[3] + v.shape[3]),
+        product(q) * 4 + sum((product(view.shape) * ITEM_SIZE[view.dtype] for view in (k, v)), 0),
+        node.out.nbytes,
+    )
+
+
+def _readable(e: Emitter, node: Node, view: View, lanes: int, tag: str) -> View:
+    """The view, or a copy of it, whose rows are contiguous and start at a vector's alignment."""
+    contiguous = view.strides[3] == 1 or view.shape[3] == 1
+    if contiguous and all(e.divides(lanes, dim) for dim in (*view.strides[:3], view.offset)):
+        return view
+    made = e.scratch(f"{node.name}:{tag}", view.spec)
+    e.copy(view, made, node)
+    return made
+
+
+def fits(q: TensorSpec, k: TensorSpec, v: TensorSpec, mask: TensorSpec | None) -> bool:
+    """Whether the kernel takes these operands: [batch, heads, length, width], float32 (keys and values in 16
+    bits as well), numbers of heads and widths known, a mask of booleans or of what is added to the scores."""
+    widths = (q.shape[-1], v.shape[-1])
+    return (
+        q.rank == k.rank == v.rank == 4
+        and q.dtype == "float32"
+        and all(spec.dtype == "float32" or spec.dtype in HALF for spec in (k, v))
+        and all(isinstance(width, int) and 0 < width <= MAX_WIDTH for width in widths)
+        and all(isinstance(spec.shape[1], int) and spec.shape[1] > 0 for spec in (q, k, v))
+        and k.shape[1] == v.shape[1]
+        and all(spec.shape[0] in (1, q.shape[0]) for spec in (k, v))
+        and as_int(q.shape[1]) % as_int(k.shape[1]) == 0
+        and (mask is None or (mask.rank <= 4 and mask.dtype in ("bool", "float32")))
+    )
+
+
+_PLAIN = {"scale": 0.125, "causal": False}
+_CAUSAL = {"scale": 0.5, "causal": True}
+
+register(
+    OpDef(
+        "attention",
+        _infer,
+        _reference,
+        emit=_emit,
+        rtol=2e-5,
+        atol=2e-5,
+        cases=(
+            Case(((1, 2, 7, 16), (1, 2, 7, 16), (1, 2, 7, 16)), _PLAIN),
+            Case(((2, 6, 5, 8), (2, 2, 37, 8), (2, 2, 37, 24)), _PLAIN),
+            Case(((1, 4, 1, 64), (1, 2, 113, 64), (1, 2, 113, 64)), _PLAIN),
+            Case(((1, 3, 33, 16), (1, 3, 33, 16), (1, 3, 33, 16)), _CAUSAL),
+            Case(((2, 2, 3, 5), (2, 1, 29, 5), (2, 1, 29, 7)), _CAUSAL),
+            Case(((1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1)), _PLAIN),
+            Case(((2, 2, 7, 8), (2, 2, 65, 8), (2, 2, 65, 8), (2, 1, 7, 65)), _PLAIN),
+            Case(
+                ((2, 4, 5, 16), (2, 2, 13, 16), (2, 2, 13, 16), (2, 1, 1, 13)),
+                _PLAIN,
+                values=("normal", "normal", "normal", "bool"),
+            ),
+        ),
+    )
+)

@@ -1,0 +1,98 @@
+"""Normalisation of rows as one kernel: layer normalisation, and by the root mean square."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from npu_compiler.ctext import size_text
+from npu_compiler.dtypes import literal
+from npu_compiler.lowering import as_int, as_number
+from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
+from npu_compiler.pointwise import check_dtypes
+from npu_compiler.products import LANES
+from npu_compiler.select import BufferUse
+from torch_ir.expr import ceil_div, product
+from torch_ir.ir import Node, TensorSpec
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+
+def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    assert specs[0] is not None
+    return (TensorSpec(specs[0].shape, specs[0].dtype),)
+
+
+def _reference(
+    torch: Any, x: Any, weight: Any = None, bias: Any = None, *, count: int, eps: float, centred: bool
+) -> Any:
+    shape = x.shape[x.dim() - count :]
+    if centred:
+        return torch.nn.functional.layer_norm(x, shape, weight, bias, eps)
+    y = torch.nn.functional.rms_norm(x, shape, weight, eps)
+    return y if bias is None else y + bias
+
+
+def _emit(e: Emitter, node: Node) -> None:
+    x, count = e.dense(e.view(node.inputs[0]), node, "rows"), as_int(node.attrs["count"])
+    check_dtypes(e, [x.dtype])
+    weight, bias = (
+        None if value is None else e.dense(e.view(value), node, f"affine.{place}")
+        for place, value in enumerate((*node.inputs[1:], None, None)[:2])
+    )
+    vectors = [view for view in (weight, bias) if view is not None]
+    y = e.output(node)
+    rows, length = product(x.shape[: len(x.shape) - count]), product(x.shape[len(x.shape) - count :])
+    starts = [x.offset, *(view.offset for view in vectors)]
+    symbols, symbol_args = e.symbol_args([rows, length, *starts])
+    grain = max(1, e.target.grain // max(e.bounds(length)[1], 1))
+    params = {
+        "symbols": symbols,
+        "rows": size_text(rows),
+        "length": size_text(length),
+        "grain": grain,
+        "lanes": LANES if all(e.divides(LANES, dim) for dim in (length, *starts)) else 1,
+        "x_base": size_text(x.offset),
+        "centred": bool(node.attrs["centred"]),
+        "weight": None if weight is None else size_text(weight.offset),
+        "bias": None if bias is None else size_text(bias.offset),
+        "eps": literal(float(as_number(node.attrs["eps"])), "float32"),
+    }
+    e.call(
+        "layer_norm" if node.attrs["centred"] else "rms_norm",
+        "rows",
+        "ops/norm.cl.j2",
+        params,
+        node=node,
+        args=[
+            *(BufferUse(view.buffer, "r") for view in (x, *vectors)),
+            BufferUse(y.buffer, "w"),
+            *symbol_args,
+        ],
+        global_size=(ceil_div(rows, grain),),
+        cost=Cost(8 * x.spec.numel, x.spec.nbytes, y.spec.nbytes),
+    )
+
+
+register(
+    OpDef(
+        "norm",
+        _infer,
+        _reference,
+        emit=_emit,
+        rtol=2e-5,
+        atol=2e-6,
+        cases=tuple(
+            Case(shapes, {"count": count, "eps": 1e-5, "centred": centred})
+            for centred in (True, False)
+            for shapes, count in (
+                (((3, 7), (7,), (7,)), 1),
+                (((2, 5, 64), (64,), None), 1),
+                (((113, 24), None, None), 1),
+                (((2, 3, 4, 6), (4, 6), (4, 6)), 2),
+                (((1, 1), (1,), None), 1),
+                (((5, 29), None, (29,)), 1),
+            )
+        ),
+    )
+)

@@ -1,0 +1,78 @@
+"""Normalisation by the root mean square, written out as language models do, becomes one kernel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from npu_compiler.target import Target
+from npu_compiler.weights import constant_exprs
+from torch_ir.ir import IR, Node
+
+
+def fuse_norm(ir: IR, target: Target) -> IR:
+    """``x * rsqrt(mean(x * x) + eps)`` over the last dimension becomes ``norm``, and takes in a vector that
+    its result is multiplied by. A step that something else reads, or that is a result, stays as it is."""
+    matcher = _Matcher(ir)
+    constants = constant_exprs(ir)
+    nodes = []
+    for node in ir.nodes:
+        if node.op == "mul" and node.out.dtype == "float32" and node.outputs[0] not in constants:
+            node = matcher.normalised(node) or matcher.weighted(node) or node
+            matcher.producers[node.outputs[0]] = node
+        nodes.append(node)
+    return replace(ir, nodes=tuple(nodes))
+
+
+class _Matcher:
+    """Looks at what makes a value, where that value has one reader."""
+
+    def __init__(self, ir: IR) -> None:
+        self.producers = {output: node for node in ir.nodes for output in node.outputs}
+        self._readers = {value: len(users) for value, users in ir.users().items()}
+        self._results, self._specs = ir.results(), ir.values()
+
+    def made_by(self, value: str | None, op: str) -> Node | None:
+        node = self.producers.get(value or "")
+        if node is None or node.op != op or value in self._results or self._readers[str(value)] != 1:
+            return None
+        return node
+
+    def normalised(self, node: Node) -> Node | None:
+        """The node as ``norm`` of one of its operands, if the other is that operand's scale."""
+        for x, scale in (node.inputs, node.inputs[::-1]):
+            root = self.made_by(scale, "rsqrt")
+            shifted = self.made_by(root.inputs[0], "add") if root else None
+            mean = self.made_by(shifted.inputs[0], "reduce_mean") if shifted else None
+            square = self.made_by(mean.inputs[0], "mul") if mean else None
+            if x is None or not (root and shifted and mean and square) or square.inputs != (x, x):
+                continue
+            eps, last = shifted.attrs.get("scalar"), node.out.rank - 1
+            if eps is None or mean.attrs["dims"] != (last,) or self._specs[x] != node.out:
+                continue
+            origin = (*square.origin, *mean.origin, *shifted.origin, *root.origin, *node.origin)
+            return replace(
+                node,
+                op="norm",
+                inputs=(x, None, None),
+                attrs={"count": 1, "eps": eps, "centred": False},
+                origin=tuple(dict.fromkeys(origin)),
+            )
+        return None
+
+    def weighted(self, node: Node) -> Node | None:
+        """The node as ``norm`` with a weight, if it multiplies one without by a vector."""
+        for value, weight in (node.inputs, node.inputs[::-1]):
+            norm = self.made_by(value, "norm")
+            if norm is None or weight is None or any(v is not None for v in norm.inputs[1:]):
+                continue
+            if norm.attrs["count"] == 1 and self._specs[weight].shape == node.out.shape[-1:]:
+                origin = tuple(dict.fromkeys((*norm.origin, *node.origin)))
+                return replace(
+                    norm,
+                    name=node.name,
+                    outputs=node.outputs,
+                    origin=origin,
+                    inputs=(norm.inputs[0], weight, None),
+                    loc=node.loc,
+                )
+        return None
