@@ -129,7 +129,7 @@ def difference(got: Array, expected: Array) -> str | None:
     if (got.shape, got.dtype) != (expected.shape, expected.dtype):
         return f"{got.dtype}{got.shape} instead of {expected.dtype}{expected.shape}"
     if expected.dtype.kind in "iub":
-        close = np.asgraphs.array(got == expected)
+        close = np.asarray(got == expected)
     else:
         tolerance = TOLERANCE[getattr(torch, str(expected.dtype))]
         wide, exact = got.astype(np.float64), expected.astype(np.float64)
@@ -152,7 +152,7 @@ def named_case(path: Path) -> Subject:
     def draw(spec: TensorSpec, size: int) -> torch.Tensor:
         dtype = getattr(torch, spec.dtype)
         shape = graphs.concrete(spec.shape, dict.fromkeys(ir.symbols, size))
-        values = torch.from_numpy(np.asgraphs.array(rng.standard_normal(shape)))
+        values = torch.from_numpy(np.asarray(rng.standard_normal(shape)))
         return (
             values > 0
             if dtype == torch.bool
