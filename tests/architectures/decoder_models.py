@@ -115,7 +115,13 @@ DECODERS = (
     text("starcoder2", "Starcoder2Model", **GROUPED),
     text("granite", "GraniteModel", embedding_multiplier=2.0, attention_multiplier=0.3, **GROUPED),
     text("glm", "GlmModel", head_dim=8, pad_token_id=0, **GROUPED),
-    text("mixtral", "MixtralModel", num_local_experts=4, num_experts_per_tok=2, **GROUPED),
+    text(
+        "mixtral",
+        "MixtralModel",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        **{**GROUPED, "intermediate_size": 36},  # PyTorch's grouped product takes multiples of 16 bytes
+    ),
     text(
         "qwen2_moe",
         "Qwen2MoeModel",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from aten_edges import EDGES
+from aten_groups import GROUPS
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
 from aten_positions import READING, REFUSED, SORTING, WRITING
 from aten_recurrent import RECURRENT
@@ -300,6 +301,7 @@ CALLS: dict[str, Call] = {
         ("images", IMAGES),
         ("outputs", OUTPUTS),
         ("recurrent", RECURRENT),
+        ("groups", GROUPS),
         ("pooling", POOLING),
         ("convolutions", CONVOLUTIONS),
         ("refused", REFUSED),
