@@ -17,7 +17,7 @@ from npu_compiler.tuning import Tile, igemm_tile
 from npu_compiler.views import View, place
 from npu_compiler.weights import Pack, Transforms, as_stored, constant_exprs
 from npu_runtime.program import Transform, WeightExpr
-from torch_ir.expr import Dim, bounds_of, gcd_of, symbol, symbols_of
+from torch_ir.expr import Dim, bounds_of, gcd_of, product, symbol, symbols_of
 from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, Output, TensorSpec
 
 #: The one buffer of kind "fault".
@@ -207,12 +207,12 @@ class Emitter:
         )
 
     def bound_input(self, index: View, rows: Dim, *, wrap: bool) -> None:
-        """Where ``index`` is a whole program input, has its values checked before a run: they index ``rows``
-        rows (from the end as well with ``wrap``)."""
+        """Where ``index`` is a whole program input, perhaps repeated, has its values checked before a run:
+        they index ``rows`` rows (from the end as well with ``wrap``)."""
         info = self.buffers[index.buffer]
-        if info.kind != "input" or not index.is_dense():
-            return
-        if index.spec.numel == self.ir.inputs[info.ref].numel:
+        strided = zip(index.shape, index.strides, strict=True)
+        distinct = product(size for size, stride in strided if stride != 0)
+        if info.kind == "input" and distinct == self.ir.inputs[info.ref].numel:
             most = self.bounds(rows)[1]
             low, high = self.input_bounds.get(info.ref, (-most, most - 1))
             self.input_bounds[info.ref] = (max(low, -most if wrap else 0), min(high, most - 1))

@@ -111,8 +111,6 @@ def causal_lm(
 def randomize(model: nn.Module, seed: int) -> nn.Module:
     """Fills every parameter from ``seed`` and its name: scales near 1, and matrices that keep the size of
     what they are applied to."""
-    if any(tensor.is_meta for tensor in model.parameters()):
-        model = model.to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed))
