@@ -22,6 +22,7 @@ __all__ = ["ConfigError", "ModelConfig", "find_config", "load_config", "load_con
 
 #: Keys that a file replaces wholly instead of merging them into its base's.
 _WHOLE: frozenset[Key] = frozenset({("weights",), ("verify", "dataset"), ("verify", "sentences")})
+_BASE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -94,6 +95,9 @@ def _with_bases(path: Path, root: Path, above: tuple[Path, ...]) -> Source:
     if not isinstance(name, str):
         return source
     place = source.place(("extends",))
+    if not _BASE_NAME.fullmatch(name):
+        raise ConfigError(f"{place}: extends: {quoted(name)} is no file beside this one: "
+                          "write its name, without .yaml")
     base = path.with_name(f"{name}.yaml")
     if base in (*above, path):
         chain = " -> ".join(file.stem for file in (*above, path, base))

@@ -18,6 +18,9 @@ import yaml
 Key: TypeAlias = tuple[str | int, ...]
 
 MAX_NODES = 100_000
+#: Levels of lists and mappings. libyaml overflows the stack where there are some ten thousand.
+MAX_DEPTH = 50
+MAX_DIGITS = 100
 
 
 class ConfigError(ValueError):
@@ -100,6 +103,7 @@ def read_yaml(path: Path, root: Path) -> Source:
     except OSError as error:
         raise ConfigError(f"{start}: cannot be read: {error.strerror}") from None
     try:
+        _check_depth(text, path, root)
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -117,6 +121,20 @@ def read_yaml(path: Path, root: Path) -> Source:
     return Source(data, places)
 
 
+def _check_depth(text: str, path: Path, root: Path) -> None:
+    """Raises ``ConfigError`` where values are nested too deep to be read one inside the other."""
+    parser, depth = _Loader(text), 0
+    while not parser.check_event(yaml.StreamEndEvent):
+        event = parser.get_event()
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _too_deep(Place(path, event.start_mark.line + 1, root))
+
+
+def _too_deep(place: Place) -> ConfigError:
+    return ConfigError(f"{place}: more than {MAX_DEPTH} lists and mappings one inside the other")
+
+
 class _Reader:
     def __init__(self, path: Path, root: Path, places: dict[Key, Place]) -> None:
         self.path, self.root, self.places, self.count = path, root, places, 0
@@ -130,6 +148,8 @@ class _Reader:
         if self.count > MAX_NODES:
             raise ConfigError(f"{here}: more than {MAX_NODES} values; aliases expand to too much")
         around = (*around, id(node))
+        if len(around) > MAX_DEPTH + 2:  # by aliases
+            raise _too_deep(here)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*key, index), around) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
@@ -160,11 +180,15 @@ class _Reader:
                 return None
             case "bool":
                 return text.lower() == "true"
+            case "int" if len(text) > MAX_DIGITS:
+                raise ConfigError(f"{place}: {dotted(key)}: a number of too many digits ({len(text)})")
             case "int":
                 return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
             case "float":
                 return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf")
                              .replace(".nan", "nan").replace(".NaN", "nan").replace(".NAN", "nan"))
+            case "str" if "\0" in text:
+                raise ConfigError(f"{place}: {dotted(key)}: a text with a NUL character")
             case "str":
                 return text
         raise ConfigError(f"{place}: {dotted(key)}: the YAML tag {node.tag} is not used here")

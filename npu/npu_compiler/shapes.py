@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from npu_compiler.errors import Unsupported
-from torch_ir.expr import Dim
+from torch_ir.expr import Dim, evaluate, product, symbols_of
 
 
 def broadcast(shapes: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...]:
@@ -36,3 +36,24 @@ def window_out(
     if isinstance(out, int) and isinstance(size, int) and (out - 1) * stride >= size + padding[0]:
         out -= 1
     return out
+
+
+def require(condition: bool, reason: str) -> None:
+    """Refuses operands or attributes that PyTorch refuses too, as a kernel would read or write what
+    is not its own."""
+    if not condition:
+        raise Unsupported(reason)
+
+
+def may_equal(left: Dim, right: Dim) -> bool:
+    """Whether sizes can be equal: False where they differ whatever the symbols are."""
+    difference = left - right
+    return not isinstance(difference, int) or difference == 0
+
+
+def same_count(left: Sequence[Dim], right: Sequence[Dim]) -> bool:
+    """Whether shapes have as many elements; with symbols, where these are numbers that many others divide."""
+    counts = product(left), product(right)
+    names = sorted(symbols_of(counts[0]) | symbols_of(counts[1]))
+    values = {name: 720_720 * (index + 1) for index, name in enumerate(names)}
+    return evaluate(counts[0], values) == evaluate(counts[1], values)

@@ -73,10 +73,8 @@ class SafetensorsFile:
             raise self._broken(f"its header would have {length} of the file's {size} bytes")
         self._start = 8 + length
         header = self._header(self._map[8 : self._start])
-        self.metadata = {
-            str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()
-        }
         try:
+            self.metadata = msgspec.convert(header.pop("__metadata__", None) or {}, dict[str, str])
             found = msgspec.convert(header, dict[str, TensorEntry])
         except msgspec.ValidationError as error:
             raise self._broken(str(error)) from None
@@ -91,9 +89,12 @@ class SafetensorsFile:
 
     def _header(self, raw: bytes) -> dict[str, Any]:
         try:
-            return msgspec.json.decode(raw, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            header = json.loads(raw, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
             raise self._broken(f"its header is not JSON: {error}") from None
+        if not isinstance(header, dict):
+            raise self._broken("its header is not a JSON object")
+        return header
 
     def _broken(self, why: str) -> FormatError:
         return FormatError(f"{self.path}: not a whole safetensors file: {why}; fetch or make it again")
@@ -118,6 +119,14 @@ class SafetensorsFile:
         if raw.ctypes.data % dtype.itemsize:
             raw = raw.copy()
         return raw.view(dtype).reshape(entry.shape)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys must differ."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
 
 
 def write_safetensors(

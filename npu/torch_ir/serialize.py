@@ -21,6 +21,7 @@ from torch_ir.constants import from_nested, nested_shape, to_nested
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, parse
 from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Node, Output, State, TensorSpec
+from torch_ir.json_file import read_json
 
 GETITEM = "<built-in function getitem>"
 
@@ -93,13 +94,7 @@ def save_ir(ir: IR, path: str | Path) -> None:
 
 def load_ir(path: str | Path) -> IR:
     """Reads a file that ``save_ir`` or the public package wrote. Raises ``IRError``."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise IRError(f"{path}: cannot be read: {error.strerror}; extract the IR first") from None
-    except (ValueError, RecursionError) as error:
-        raise IRError(f"{path}: not an IR file, or a truncated one ({error}); extract the IR again") from None
-    return ir_from_dict(data, str(path))
+    return ir_from_dict(read_json(Path(path)), str(path))
 
 
 def ir_to_dict(ir: IR) -> dict[str, Any]:
@@ -333,6 +328,9 @@ class _Reader:
             for key, value in item.attrs.items()
             if value is not None
         }
+        lengths = attrs.get("_tensor_list_sizes", ())
+        if not isinstance(lengths, tuple) or not all(type(n) is int and 0 <= n < 1 << 16 for n in lengths):
+            raise IRError(f"{item.name}: tensor lists of lengths {lengths!r}")
         inputs = public_format.read_lists(item.name, item.op_type, given, item.none_mask, attrs)
         return Node(
             item.name,
@@ -376,11 +374,13 @@ def _attr_out(value: Attr) -> Any:
     return [_attr_out(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _attr_in(value: Any, place: str) -> Attr:
+def _attr_in(value: Any, place: str, depth: int = 8) -> Attr:
+    if depth == 0:
+        raise IRError(f"{place}: lists nested more than 8 levels deep")
     if isinstance(value, (bool, int, float, str)) or value is None:
         return value
     if isinstance(value, list):
-        return tuple(_attr_in(item, place) for item in value)
+        return tuple(_attr_in(item, place, depth - 1) for item in value)
     if isinstance(value, Mapping) and set(value) == {"expr"} and isinstance(value["expr"], str):
         return parse(value["expr"])
     raise IRError(

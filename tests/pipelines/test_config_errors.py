@@ -196,3 +196,30 @@ def test_validation_needs_no_torch() -> None:
                           check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "configurations are valid" in done.stdout
+
+
+def _chain(length: int) -> str:
+    """Mappings of which each holds the one before, by aliases alone."""
+    return "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{x: *a{i - 1}}}\n" for i in range(1, length))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x: " + "[" * 51, "more than 50 lists and mappings"),
+        ("x: " + "[" * 100_000, "more than 50 lists and mappings"),
+        ("x: " + "{a: " * 30_000, "more than 50 lists and mappings"),
+        ("x: " + "- " * 30_000 + "a", "not valid YAML|more than 50"),
+        (_chain(2000), "more than 50 lists and mappings"),
+        ("extends: ../../x", 'extends: "../../x" is no file beside this one'),
+        ('extends: "\\0"', "a NUL character"),
+        ("extends: ''", 'extends: "" is no file beside this one'),
+        (f"bench: {{repeats: {'9' * 5000}}}", "too many digits"),
+        ('weights: {file: {path: "a\\0b"}}', "a NUL character"),
+    ],
+    ids=["51", "lists", "mappings", "blocks", "aliases", "folder", "nul", "empty", "digits", "text"],
+)
+def test_files_that_would_exhaust_the_reader_are_refused(text: str, says: str, tmp_path: Path) -> None:
+    path = write(tmp_path, model=VALID + text + "\n")
+    with pytest.raises(ConfigError, match=rf"^configs/models/model\.yaml:\d+: .*({says})"):
+        load_config(path, tmp_path)

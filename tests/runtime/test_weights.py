@@ -309,3 +309,22 @@ def test_a_damaged_prepared_file_is_refused(change: Any, tmp_path: Path, device:
     with pytest.raises(FormatError, match=r"damaged.*prepare"):
         weights = load_weights(path, PROGRAM, device)
         Executor(PROGRAM, device).run({"x": np.ones((2, 3), np.float32)}, weights)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (b'{"__metadata__":"x"}', "Expected `object`"),
+        (b'{"__metadata__":{"a":1}}', "Expected `str`"),
+        (b'{"w":1,"w":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}', "appears twice"),
+        (b"[1]", "not a JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"w":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}', "lies at bytes"),
+    ],
+    ids=["metadata", "values", "twice", "list", "deep", "overflow"],
+)
+def test_a_malformed_header_is_refused(header: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(FormatError, match=says):
+        SafetensorsFile(path)

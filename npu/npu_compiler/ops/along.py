@@ -7,12 +7,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from npu_compiler.ctext import size_text
-from npu_compiler.dtypes import SHORT, STORAGE_TYPE, is_float
+from npu_compiler.dtypes import SHORT, STORAGE_TYPE, category, is_float
 from npu_compiler.lowering import as_int
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
 from npu_compiler.pointwise import check_dtypes
 from npu_compiler.rows import rows_along
 from npu_compiler.select import BufferUse
+from npu_compiler.shapes import require
 from torch_ir.expr import ceil_div
 from torch_ir.ir import Node, TensorSpec
 
@@ -40,9 +41,20 @@ def combine_text(name: str, dtype: str) -> str:
     return _COMBINE[name].replace("{nan}", " || v != v" if is_float(dtype) else "")
 
 
+def check_index(index: TensorSpec, x: TensorSpec, dim: int) -> None:
+    """Refuses an index that reaches outside ``x`` in a dimension other than ``dim``."""
+    fits = index.rank == x.rank and all(
+        i == dim or not isinstance(size - of, int) or as_int(size - of) <= 0
+        for i, (size, of) in enumerate(zip(index.shape, x.shape, strict=True))
+    )
+    require(fits and dim < x.rank, f"indices of {index.shape} into {x.shape} along {dim}")
+    require(category(index.dtype) == 1, f"indices of {index.dtype}")
+
+
 def _infer_gather(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     x, index = specs[0], specs[1]
     assert x is not None and index is not None
+    check_index(index, x, as_int(attrs["dim"]))
     return (TensorSpec(index.shape, x.dtype),)
 
 
@@ -108,8 +120,11 @@ register(
 
 
 def _infer_scatter(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    assert specs[0] is not None
-    return (TensorSpec(specs[0].shape, specs[0].dtype),)
+    x, index, source = specs[:3]
+    assert x is not None and index is not None and source is not None
+    check_index(index, x, as_int(attrs["dim"]))
+    check_index(index, source, -1)
+    return (TensorSpec(x.shape, x.dtype),)
 
 
 def _emit_scatter(e: Emitter, node: Node) -> None:

@@ -16,12 +16,12 @@ from npu_compiler.ops.matmul import emit_matmul, product_expr
 from npu_compiler.ops.views import tensor_input
 from npu_compiler.pointwise import emit_body
 from npu_compiler.products import LANES, depthwise, igemm, is_vector_view, pack_rows, pads_of
-from npu_compiler.shapes import window_out
+from npu_compiler.shapes import may_equal, require, window_out
 from npu_compiler.views import View
 from npu_compiler.views import expand as expand_view
 from npu_compiler.views import permute as permute_view
 from npu_runtime.program import WeightExpr
-from torch_ir.expr import product
+from torch_ir.expr import Dim, product
 from torch_ir.ir import Attr, Node, TensorSpec
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 def _infer_conv(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     x, w = specs[0], specs[1]
     assert x is not None and w is not None
+    groups, stride, dilation = as_int(attrs["groups"]), as_ints(attrs["stride"]), as_ints(attrs["dilation"])
+    require(x.rank == w.rank == 4, f"a convolution of {x.rank} dimensions with a weight of {w.rank}")
+    require(min(groups, *stride, *dilation) >= 1, f"groups {groups}, stride {stride}, dilation {dilation}")
+    shares = may_equal(w.shape[1] * groups, x.shape[1]) and may_equal(w.shape[0] % groups, 0)
+    require(shares, f"{x.shape[1]} channels, a weight of {w.shape} and {groups} groups")
+    _check_extras(specs, w.shape[0])
     spatial = [
         window_out(size, int(str(kernel)), stride, pads, dilation)
         for size, kernel, stride, pads, dilation in zip(
@@ -42,7 +48,18 @@ def _infer_conv(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
             strict=True,
         )
     ]
+    empty = any(isinstance(size, int) and size < 1 for size in spatial) and 0 not in x.shape
+    require(not empty, f"an image of {x.shape[2:]} smaller than the window {w.shape[2:]}")
     return (TensorSpec((x.shape[0], w.shape[0], *spatial), x.dtype),)
+
+
+def _check_extras(specs: Specs, out: Dim) -> None:
+    """Refuses a bias (the third operand) that is not one number per output channel."""
+    bias = specs[2] if len(specs) > 2 else None
+    if bias is not None:
+        require(
+            bias.rank == 1 and may_equal(bias.shape[0], out), f"a bias of {bias.shape} for {out} channels"
+        )
 
 
 def apply_epilogue(torch: Any, y: Any, residual: Any, epilogue: Attr) -> Any:
@@ -190,6 +207,9 @@ register(
 def _infer_linear(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     x, w = specs[0], specs[1]
     assert x is not None and w is not None
+    fits = x.rank >= 1 and w.rank == 2 and may_equal(x.shape[-1], w.shape[1])
+    require(fits, f"a linear layer over {x.shape} with a weight of {w.shape}")
+    _check_extras(specs, w.shape[0])
     return (TensorSpec((*x.shape[:-1], w.shape[0]), x.dtype),)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import size_text
-from npu_compiler.dtypes import SHORT, STORAGE_TYPE
+from npu_compiler.dtypes import SHORT, STORAGE_TYPE, category
 from npu_compiler.lowering import Builder, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.along import combine_text
@@ -16,6 +16,7 @@ from npu_compiler.ops.elementwise import cast, row
 from npu_compiler.ops.views import permute, reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
+from npu_compiler.shapes import may_equal, require
 from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import Node, TensorSpec
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 
 
 def _infer_scatter(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    assert specs[0] is not None
-    return (TensorSpec(specs[0].shape, specs[0].dtype),)
+    x, index, source = specs[:3]
+    assert x is not None and index is not None and source is not None
+    fits = x.rank == source.rank == 2 and index.rank == 1 and category(index.dtype) == 1
+    fits = fits and may_equal(source.shape[0], index.shape[0]) and may_equal(source.shape[1], x.shape[1])
+    require(fits, f"rows {source.shape} for {index.dtype} indices of {index.shape} into {x.shape}")
+    return (TensorSpec(x.shape, x.dtype),)
 
 
 def _emit_scatter(e: Emitter, node: Node) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from npu_compiler import views
 from npu_compiler.ctext import index_text, size_text
-from npu_compiler.dtypes import SHORT, STORAGE_TYPE, is_float
+from npu_compiler.dtypes import SHORT, STORAGE_TYPE, category, is_float
 from npu_compiler.lowering import Builder, as_number, unsupported
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.elementwise import cast
@@ -15,7 +15,7 @@ from npu_compiler.ops.views import permute, reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.products import packed_rows
 from npu_compiler.select import BufferUse
-from npu_compiler.shapes import broadcast
+from npu_compiler.shapes import broadcast, may_equal, require
 from npu_compiler.views import View
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import ceil_div, product
@@ -30,6 +30,8 @@ TILE_M, TILE_N = 4, 8
 def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     x, y = specs[0], specs[1]
     assert x is not None and y is not None
+    fits = min(x.rank, y.rank) >= 2 and may_equal(x.shape[-1], y.shape[-2])
+    require(fits, f"the product of {x.shape} and {y.shape}")
     return (TensorSpec((*broadcast([x.shape[:-2], y.shape[:-2]]), x.shape[-2], y.shape[-1]), x.dtype),)
 
 
@@ -160,6 +162,7 @@ def lower_embedding(b: Builder, node: Node) -> str:
 def _infer_gather(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     table, index = specs[0], specs[1]
     assert table is not None and index is not None
+    require(table.rank == 2 and category(index.dtype) == 1, f"rows of {table.shape} by {index.dtype}")
     return (TensorSpec((*index.shape, *table.shape[1:]), table.dtype),)
 
 

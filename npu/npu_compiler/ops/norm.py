@@ -6,8 +6,8 @@ from npu_compiler.lowering import Builder, as_int, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
-from torch_ir.expr import product
-from torch_ir.ir import Node
+from torch_ir.expr import Dim, product
+from torch_ir.ir import Attr, Node
 
 
 def optional_input(node: Node, index: int) -> str | None:
@@ -73,6 +73,7 @@ def lower_layer_norm(b: Builder, node: Node) -> list[str]:
     x, count, eps = tensor_input(node), _trailing(node), float(as_number(node.attrs.get("eps", 1e-5)))
     given = (optional_input(node, index) for index in (1, 2))
     affine = [None if value is None else cast(b, value, node.out.dtype) for value in given]
+    _check_shapes(b, node, node.attrs["normalized_shape"], b.shape(x)[len(b.shape(x)) - count :])
     dims = tuple(range(len(b.shape(x)) - count, len(b.shape(x))))
     if node.out.dtype == "float32" and count:
         fused = b.emit("norm", x, *affine, count=count, eps=eps, centred=True)
@@ -96,6 +97,7 @@ def lower_group_norm(b: Builder, node: Node) -> list[str]:
     weight, bias = optional_input(node, 1), optional_input(node, 2)
     groups = as_int(node.attrs.get("num_groups", node.attrs.get("group")))
     n, channels, *spatial = b.shape(x)
+    _check_shapes(b, node, (channels,), (channels,))
     grouped = reshape(b, x, (n, groups, product(b.shape(x)[1:]) // groups))
     y, mean, rstd = normalise(b, grouped, (2,), as_number(node.attrs.get("eps", 1e-5)))
     y = reshape(b, y, b.shape(x))
@@ -122,12 +124,22 @@ def lower_rms_norm(b: Builder, node: Node) -> str:
     x, weight, count = tensor_input(node), optional_input(node, 1), _trailing(node)
     given, double = node.attrs.get("eps"), node.out.dtype == "float64"
     eps = float(as_number(given)) if given is not None else 2.0**-52 if double else 2.0**-23
+    _check_shapes(b, node, node.attrs["normalized_shape"], b.shape(x)[len(b.shape(x)) - count :])
     if not double and count:
         return b.emit("norm", x, weight, None, count=count, eps=eps, centred=False)
     dims = tuple(range(len(b.shape(x)) - count, len(b.shape(x))))
     square = b.emit("reduce_mean", b.emit("mul", x, x), dims=dims)
     y = b.emit("mul", x, b.emit("rsqrt", b.emit("add", square, None, scalar=eps)))
     return y if weight is None else b.emit("mul", y, weight)
+
+
+def _check_shapes(b: Builder, node: Node, shape: Attr, expected: tuple[Dim, ...]) -> None:
+    """Refuses a normalised shape, a weight or a bias that is not as expected: broadcasting would take it."""
+    given: list[object] = [shape if isinstance(shape, tuple) else (shape,)]
+    given += [b.shape(value) for value in (optional_input(node, 1), optional_input(node, 2)) if value]
+    for dims in given:
+        if dims != expected:
+            raise unsupported(f"a normalisation over {expected} with a shape of {dims}")
 
 
 def normalise(b: Builder, x: str, dims: tuple[int, ...], eps: float) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
+from npu_compiler.shapes import require
 from npu_compiler.views import View
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
@@ -175,6 +176,7 @@ def _infer(name: str) -> Any:
         x = specs[0]
         assert x is not None
         dims = as_ints(attrs["dims"])
+        require(all(0 <= dim < x.rank for dim in dims), f"dimensions {dims} of {x.rank}")
         dtype = "bool" if name in ("any", "all") else x.dtype
         return (TensorSpec(tuple(1 if i in dims else size for i, size in enumerate(x.shape)), dtype),)
 

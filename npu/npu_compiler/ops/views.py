@@ -9,30 +9,11 @@ from npu_compiler import views
 from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_ints, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.elementwise import cast
+from npu_compiler.shapes import may_equal, require
+from npu_compiler.view_shapes import check_view, expanded, first_spec, joined, permuted, regrouped, sliced
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, is_static, maximum, minimum, product
 from torch_ir.ir import Attr, Node, TensorSpec
-
-
-def _spec(specs: Specs, attrs: Attrs) -> TensorSpec:
-    assert specs[0] is not None
-    return specs[0]
-
-
-def _reshaped(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    return (TensorSpec(as_dims(attrs["shape"]), _spec(specs, attrs).dtype),)
-
-
-def _permuted(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    spec = _spec(specs, attrs)
-    return (TensorSpec(tuple(spec.shape[dim] for dim in as_ints(attrs["dims"])), spec.dtype),)
-
-
-def _sliced(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    spec = _spec(specs, attrs)
-    shape = list(spec.shape)
-    shape[as_int(attrs["dim"])] = as_dim(attrs["length"])
-    return (TensorSpec(tuple(shape), spec.dtype),)
 
 
 def _reference_slice(torch: Any, x: Any, dim: int, start: int, step: int, length: int) -> Any:
@@ -51,7 +32,7 @@ def _weight_slice(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr:
 register(
     OpDef(
         "reshape",
-        _reshaped,
+        regrouped,
         reference=lambda torch, x, shape: x.reshape(shape),
         alias=lambda view, node: views.reshape(view, node.out.shape),
         weight_expr=lambda node, exprs: ["reshape", exprs[0], list(node.out.shape)],
@@ -67,7 +48,7 @@ register(
 register(
     OpDef(
         "permute",
-        _permuted,
+        permuted,
         reference=lambda torch, x, dims: x.permute(dims),
         alias=lambda view, node: views.permute(view, as_ints(node.attrs["dims"])),
         weight_expr=lambda node, exprs: ["permute", exprs[0], list(as_ints(node.attrs["dims"]))],
@@ -81,7 +62,7 @@ register(
 register(
     OpDef(
         "expand",
-        _reshaped,
+        expanded,
         reference=lambda torch, x, shape: x.expand(shape),
         alias=lambda view, node: views.expand(view, node.out.shape),
         weight_expr=lambda node, exprs: ["broadcast", exprs[0], list(node.out.shape)],
@@ -92,7 +73,7 @@ register(
 register(
     OpDef(
         "slice",
-        _sliced,
+        sliced,
         reference=_reference_slice,
         weight_expr=_weight_slice,
         alias=lambda view, node: views.slice_dim(
@@ -150,7 +131,9 @@ def tensor_input(node: Node, index: int = 0) -> str:
     "aten.reshape_as.default",
 )
 def lower_reshape(b: Builder, node: Node) -> str:
-    return reshape(b, tensor_input(node), node.out.shape)
+    x = tensor_input(node)
+    check_view(node, b.shape(x))
+    return reshape(b, x, node.out.shape)
 
 
 @lowers("aten.permute.default")
@@ -177,8 +160,13 @@ def lower_transpose(b: Builder, node: Node) -> str:
 
 @lowers("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
 def lower_expand(b: Builder, node: Node) -> str:
-    x = tensor_input(node)
-    return x if b.shape(x) == node.out.shape else b.emit("expand", x, shape=node.out.shape)
+    x, out = tensor_input(node), node.out.shape
+    given = as_dims(node.attrs["size"]) if "size" in node.attrs else b.shape(tensor_input(node, 1))
+    fits = len(given) == len(out) and all(
+        size == -1 or may_equal(size, made) for size, made in zip(given, out, strict=True)
+    )
+    require(fits, f"arguments that give the shape {given} for a result of {out}")
+    return x if b.shape(x) == out else b.emit("expand", x, shape=out)
 
 
 def from_front(b: Builder, index: Dim, size: Dim) -> Dim:
@@ -253,17 +241,6 @@ def lower_split(b: Builder, node: Node) -> list[str]:
     return results
 
 
-def _joined(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    spec, dim = _spec(specs, attrs), as_int(attrs["dim"])
-    shape = list(spec.shape)
-    total: Dim = 0
-    for other in specs:
-        assert other is not None
-        total = total + other.shape[dim]
-    shape[dim] = total
-    return (TensorSpec(tuple(shape), spec.dtype),)
-
-
 def _emit_concat(e: Any, node: Node) -> None:
     out, start, dim = e.output(node), 0, as_int(node.attrs["dim"])
     for value in node.inputs:
@@ -276,7 +253,7 @@ def _emit_concat(e: Any, node: Node) -> None:
 register(
     OpDef(
         "concat",
-        _joined,
+        joined,
         emit=_emit_concat,
         stored=True,
         reference=lambda torch, *xs, dim: torch.cat(xs, dim),
@@ -324,7 +301,7 @@ def _pairs(attr: Attr) -> list[tuple[int, int]]:
 
 
 def _padded(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    spec = _spec(specs, attrs)
+    spec = first_spec(specs, attrs)
     return (
         TensorSpec(
             tuple(
