@@ -75,6 +75,10 @@ def index_text(terms: Sequence[tuple[str, Dim]], offset: Dim, index_type: str) -
     return " + ".join(parts) or "0"
 
 
+#: Whole numbers that floating point is converted to by way of a wider type.
+_NARROW = {"int8": "int", "int16": "int", "uint8": "int", "uint16": "int", "uint32": "long"}
+
+
 def step_text(step: Step, operand_dtypes: Sequence[str], names: Sequence[str], vector: int = 1) -> str:
     """A step as a C expression over ``names``; ``vector`` > 1 for OpenCL vectors of that many lanes."""
     dtype = next(
@@ -96,12 +100,15 @@ def step_text(step: Step, operand_dtypes: Sequence[str], names: Sequence[str], v
             return f"({texts[0]} != 0 ? 1 : 0)"
         if step.dtype in HALF and dtype != step.dtype:
             return f"{reader(step.dtype)}({writer(step.dtype)}((float){texts[0]}))"
+        if is_float(dtype) and step.dtype in _NARROW:  # what does not fit wraps, as in PyTorch
+            return f"(({target})({_NARROW[step.dtype]}){texts[0]})"
         return f"(({target}){texts[0]})"
     op = op_def(step.op)
     assert op.expr is not None
     expr = op.expr if is_float(dtype) or op.int_expr is None else op.int_expr
     return expr.format(
         T=ctype,
+        U="ulong" if dtype in ("int64", "uint64") else "uint",
         N=_Numbers(ctype, dtype),
         **dict(zip("xyz", texts, strict=False)),
         **{name: value for name, value in step.attrs.items() if name != "scalar"},

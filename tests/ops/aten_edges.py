@@ -11,7 +11,14 @@ t = torch.tensor
 INF = float("inf")
 BYTES = t([0, 1, 2, 255], dtype=torch.uint8)
 
+FAR = t([1.5, -1.5, -2.9, 127.5, 128.0, -129.0, 255.0, 256.0, 300.7, 32768.0, -32769.0, 65536.0, 70000.3])
+ENDS = t([2**31 - 1, -(2**31), -1, 0, 1, 255, 46341], dtype=torch.int32)
+
 EDGES: dict[str, Call] = {
+    "cast_beyond": (lambda x: (x.to(torch.uint8), x.to(torch.int8), x.to(torch.int16), x.int()), (FAR,)),
+    "cast_double_beyond": (lambda x: (x.to(torch.uint8), x.to(torch.int16)), (FAR.double(),)),
+    "whole_wraps": (lambda x, y: ((x + 1) > x, x * 2 // 2, x + y, x * y, -x), (ENDS, ENDS.flip(0))),
+    "whole_wraps_64": (lambda x: ((x + 1) > x, x * 2 // 2, -x), (t([2**63 - 1, -(2**63), 5]),)),
     "cosine_broadcast": (lambda x, y: torch.cosine_similarity(x, y, dim=-2), (n(1, 2, 3), n(2, 1, 3))),
     "cosine_rank_0": (lambda x, y: torch.cosine_similarity(x.sum(), y.sum(), dim=0), (n(3), n(4))),
     "var_of_one": (lambda x: (x.var(1), x.std(1, correction=2), x), (n(3, 1),)),

@@ -2,8 +2,8 @@
 kernel.
 
 In an expression ``{x} {y} {z}`` are operands, ``{T}`` is the type (a scalar or a vector: write constants as
-``({T})(0)``), and other names are attributes. A node's operand that is a Python number is absent from its
-inputs and stands in ``attrs["scalar"]``.
+``({T})(0)``), ``{U}`` a type without sign in which whole numbers wrap, and other names are attributes. A
+node's operand that is a Python number is absent from its inputs and stands in ``attrs["scalar"]``.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def unary(
 
 
 unary("relu", "({x} < ({T})(0) ? ({T})(0) : {x})", dtypes=ARITHMETIC, to_float=False)
-unary("neg", "(-{x})", dtypes=ARITHMETIC, to_float=False, weight="neg")
+unary("neg", "(-{x})", int_expr="(({T})(0 - ({U}){x}))", dtypes=ARITHMETIC, to_float=False, weight="neg")
 unary(
     "bitwise_not",
     "(~{x})",
@@ -219,9 +219,17 @@ row(
     dtypes=ARITHMETIC,
     weight="min",
 )
-row("add", "({x} + {y})", arity=2, reference="add", dtypes=ARITHMETIC, weight="add")
-row("sub", "({x} - {y})", arity=2, reference="sub", dtypes=ARITHMETIC, weight="sub")
-row("mul", "({x} * {y})", arity=2, reference="mul", dtypes=ARITHMETIC, weight="mul")
+# Whole numbers wrap; in C only those without a sign do.
+for _name, _symbol in (("add", "+"), ("sub", "-"), ("mul", "*")):
+    row(
+        _name,
+        f"({{x}} {_symbol} {{y}})",
+        int_expr=f"(({{T}})(({{U}}){{x}} {_symbol} ({{U}}){{y}}))",
+        arity=2,
+        reference=_name,
+        dtypes=ARITHMETIC,
+        weight=_name,
+    )
 row("div", "({x} / {y})", arity=2, reference="div", values="positive", weight="div")
 row(
     "pow",
@@ -240,7 +248,7 @@ row("nextafter", "nextafter({x}, {y})", arity=2, reference="nextafter")
 row("fmax", "({x} >= {y} || {y} != {y} ? {x} : {y})", arity=2, reference="fmax", dtypes=ARITHMETIC)
 row("fmin", "({x} <= {y} || {y} != {y} ? {x} : {y})", arity=2, reference="fmin", dtypes=ARITHMETIC)
 # Dividing whole numbers by 0, or the smallest by -1, would end the process; PyTorch raises, here 0 comes out.
-_QUOTIENT = "({y} == 0 ? 0 : {y} < 0 && {y} == -1 ? -{x} : {x} / {y})"
+_QUOTIENT = "({y} == 0 ? 0 : {y} < 0 && {y} == -1 ? ({T})(0 - ({U}){x}) : {x} / {y})"
 _REST = "({y} == 0 || ({y} < 0 && {y} == -1) ? 0 : {x} % {y})"
 _FLOAT_REST = (
     "(fmod({x}, {y}) != ({T})(0) && ({y} < ({T})(0)) != (fmod({x}, {y}) < ({T})(0)) "
