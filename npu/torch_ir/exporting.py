@@ -37,7 +37,7 @@ def export(
             except Exception as error:
                 if any_size and dynamic_shapes:
                     continue
-                raise IRError(_export_message(name, str(error))) from error
+                raise IRError(_export_message(name, error)) from error
     for warning in caught:
         text = str(warning.message)
         lost = _lost_attributes(model, text)
@@ -67,13 +67,27 @@ def _lost_attributes(model: Any, warning: str) -> list[str]:
     return lost
 
 
-def _export_message(name: str, text: str) -> str:
-    text = text.split("The error above occurred when")[0].strip()
+#: What PyTorch raises where a size or a branch hangs on what a tensor holds.
+_OF_VALUES = (
+    "DataDependentOutputException",
+    "DynamicOutputShapeException",
+    "GuardOnDataDependentSymNode",
+    "PendingUnbackedSymbolNotFound",
+)
+
+
+def _export_message(name: str, error: Exception) -> str:
+    text = str(error).split("The error above occurred when")[0].strip()
     text = text if len(text) <= 1000 else f"{text[:1000]}..."
     if "Constraints violated" in text:
         return (
             f"{name}: the module does not work for all sizes that were declared; declare the bounds that it "
             f"works for, or lift the restriction in the module. {text}"
+        )
+    if type(error).__name__ in _OF_VALUES:
+        return (
+            f"{name}: PyTorch cannot export this module: a size, a branch or a Python number in it depends "
+            f"on the values of a tensor; choose with torch.where, and keep sizes fixed. {text}"
         )
     return f"{name}: PyTorch cannot export this module: {text}"
 

@@ -24,6 +24,8 @@ UNDEFINED = frozenset(
 #: The kinds of operators (by the name of their description's class) that are tried on extreme values too.
 _ELEMENTWISE = ("UnaryUfuncInfo", "BinaryUfuncInfo", "ReductionOpInfo")
 _FLOATS = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 100.0, -100.0)
+#: Operators that may name any of several equal elements: the places of whole numbers are not compared.
+TIES = frozenset({"argsort", "kthvalue", "median", "mode", "nanmedian", "sort", "topk"})
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ EDGES: dict[str, Call] = {
     "shift_uint8": (lambda x: (x << 3, x >> 9, x << 8), (BYTES,)),
     "add_bool": (lambda x, y: (x + y, x * y), (i(2, 13).bool(), i(2, 13).flip(0).bool())),
     "linspace_whole": (lambda x: torch.linspace(4.3, 1, 50, dtype=torch.int64) + x, (i(3, 50),)),
+    "full_wraps": (lambda x: torch.scalar_tensor(-5, dtype=torch.uint8) + x, (BYTES,)),
     "linspace_one": (lambda x: torch.linspace(-2, 5, 1, dtype=torch.int64) + x, (i(3, 2),)),
     "cross_entropy_sum": (lambda x, y: F.cross_entropy(x, y, reduction="sum"), (n(4, 5), i(5, 4))),
     "logaddexp_special": (torch.logaddexp, (special(3, 7), special(3, 7).flip(1))),

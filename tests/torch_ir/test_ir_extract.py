@@ -273,6 +273,7 @@ class InPlaceParameter(nn.Module):
         (InPlaceParameter(), {}, "changes its parameter weight"),
         (Assigns(), {}, r"assigns self\.total, .* register_buffer.* call the module once before"),
         (Call(lambda x: x.nonzero()), {}, "depends on the values of a tensor"),
+        (Call(torch.cov), {}, "depends on the values of a tensor; choose with torch.where"),
         (Call(lambda x: x.shape[0]), {}, "returns .* no tensor"),
         (Call(lambda x: None), {}, "returns no tensor"),
         (Call(lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))), {}, "torch.where"),

@@ -37,8 +37,12 @@ def _array_expr(array: np.ndarray[Any, Any]) -> WeightExpr:
 
 
 def _full_expr(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr:
-    value = np.array(as_number(node.attrs["value"]), node.out.dtype)
-    return ["broadcast", _array_expr(value), list(node.out.shape)]
+    value, dtype = as_number(node.attrs["value"]), np.dtype(node.out.dtype)
+    if dtype.kind in "iu":  # a number beyond the dtype's range wraps, as in PyTorch
+        dtype = np.dtype(f"u{dtype.itemsize}")
+        value = int(value) % (1 << 8 * dtype.itemsize)
+    array = np.array(value, dtype).view(node.out.dtype)
+    return ["broadcast", _array_expr(array), list(node.out.shape)]
 
 
 register(

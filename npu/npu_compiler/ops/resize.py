@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from npu_compiler.dtypes import is_float
 from npu_compiler.lowering import Builder, as_int, as_ints, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.creation import all_static, nearest, numbers
@@ -55,6 +56,10 @@ def lower_nearest(b: Builder, node: Node) -> str:
     "aten.upsample_linear1d.default",
 )
 def lower_linear(b: Builder, node: Node) -> str:
+    if not is_float(node.out.dtype):
+        raise unsupported(
+            "interpolation of whole numbers, which PyTorch rounds in its own way", "convert to float32 before"
+        )
     rank = 1 if "1d" in node.op else 2
     x, sizes, scales = _sizes(b, node, rank)
     corners = bool(node.attrs.get("align_corners", False))
