@@ -2,6 +2,7 @@
 
     validate                       check all configurations (without PyTorch)
     schema                         write configs/schema.json, the schema for editors
+    operators                      write docs/operators.md, the list of what compiles (with PyTorch)
     compile MODEL[@TARGET] --to PASS   print the graph after a pass of the compiler
     run-stage STAGE MODEL[@TARGET]     run one stage now, whether or not it is up to date
     device TARGET                  print the device that the target is measured on
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("validate")
     schema_command = commands.add_parser("schema")
     schema_command.add_argument("--check", action="store_true", help="fail if the file is not current")
+    operators_command = commands.add_parser("operators")
+    operators_command.add_argument("--check", action="store_true", help="fail if the file is not current")
     run_stage = commands.add_parser("run-stage")
     run_stage.add_argument("stage", metavar="STAGE")
     run_stage.add_argument("model", metavar="MODEL[@TARGET]")
@@ -69,11 +72,20 @@ def _validate(options: argparse.Namespace, root: Path) -> int:
 
 
 def _schema(options: argparse.Namespace, root: Path) -> int:
-    path = root / "configs" / "schema.json"
     text = json.dumps(schema(), indent=2) + "\n"
-    if options.check:
+    return _written(root / "configs" / "schema.json", text, "schema", options.check)
+
+
+def _operators(options: argparse.Namespace, root: Path) -> int:
+    from pipelines.operators import document
+    return _written(root / "docs" / "operators.md", document(), "operators", options.check)
+
+
+def _written(path: Path, text: str, command: str, check: bool) -> int:
+    if check:
         current = path.is_file() and path.read_text(encoding="utf-8") == text
-        print(f"{path.name} is {'current' if current else 'out of date; run `python -m pipelines schema`'}")
+        state = "current" if current else f"out of date; run `python -m pipelines {command}`"
+        print(f"{path.name} is {state}")
         return 0 if current else 1
     write_atomic(path, text)
     return 0
@@ -113,8 +125,8 @@ def _device(options: argparse.Namespace, root: Path) -> int:
     return 0
 
 
-_COMMANDS = {"validate": _validate, "schema": _schema, "run-stage": _run_stage, "compile": _compile,
-             "device": _device}
+_COMMANDS = {"validate": _validate, "schema": _schema, "operators": _operators,
+             "run-stage": _run_stage, "compile": _compile, "device": _device}
 
 
 def _report(error: Exception) -> int:
