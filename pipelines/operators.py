@@ -15,9 +15,9 @@ from npu_compiler.ops.refused import REFUSED
 
 HEAD = """# Operations
 
-Written by `python -m pipelines operators` from the registry; a test holds it to that. A model's operations are
-those of its graph as `torch.export` gives it: `python -m npu_compiler coverage FILE` says for one model which
-are covered, and `python -m tests.census` measures a sample of PyTorch's own test calls.
+Written by `python -m pipelines operators` from the registry; a test holds it to that. A model's operations
+are those of its graph as `torch.export` gives it: `python -m npu_compiler coverage FILE` says for one model
+which are covered, and `python -m tests.census` measures a sample of PyTorch's own test calls.
 """
 #: Core operations that no graph of a program has, and why.
 ELSEWHERE: tuple[tuple[str, Callable[[str], bool]], ...] = (
@@ -155,7 +155,7 @@ def _simpler_text(names: list[str]) -> str:
 
 def _core_text(core: set[str], lowered: Any, refused: Mapping[str, str], simpler: set[str]) -> str:
     native = core & set(lowered)
-    elsewhere = {op: why for op in core - native for why, holds in ELSEWHERE if holds(op)}
+    elsewhere = {op: why for op in sorted(core - native) for why, holds in ELSEWHERE if holds(op)}
     apart = (core & simpler) - native - elsewhere.keys() - refused.keys()
     rest = core - native - apart - elsewhere.keys()
     text = [
