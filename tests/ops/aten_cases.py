@@ -12,6 +12,7 @@ from aten_groups import GROUPS
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
 from aten_positions import READING, REFUSED, SORTING, WRITING
 from aten_recurrent import RECURRENT
+from aten_sampling import RESIZING, SEARCHING
 from aten_windows import CONVOLUTIONS, POOLING
 from call_values import Call, i, n, p, randomised, special
 from torch import nn
@@ -304,6 +305,8 @@ CALLS: dict[str, Call] = {
         ("groups", GROUPS),
         ("pooling", POOLING),
         ("convolutions", CONVOLUTIONS),
+        ("resizing", RESIZING),
+        ("searching", SEARCHING),
         ("refused", REFUSED),
         ("sorting", SORTING),
         ("reading", READING),

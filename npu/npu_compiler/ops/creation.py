@@ -295,10 +295,11 @@ def lower_one_hot(b: Builder, node: Node) -> str:
     return cast(b, b.emit("eq", columns, count(b, classes, b.spec(x).dtype)), node.out.dtype)
 
 
-def nearest(size: int, out: int, scale: float | None) -> list[int]:
-    """The input position of each output position in nearest-neighbour resizing."""
-    step = 1 / scale if scale else size / out
-    return [min(math.floor(np.float32(i) * np.float32(step)), size - 1) for i in range(out)]
+def nearest(size: int, out: int, scale: float | None, shift: float = 0.0) -> list[int]:
+    """The input position of each output position in nearest-neighbour resizing; ``shift``: of the output
+    positions."""
+    step = np.float32(1 / scale if scale else size / out)
+    return [min(math.floor((np.float32(i) + np.float32(shift)) * step), size - 1) for i in range(out)]
 
 
 def all_static(dims: Sequence[Dim]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from npu_compiler.lowering import Builder, as_int, as_ints, as_number, unsupport
 from npu_compiler.ops import lowers
 from npu_compiler.ops.creation import all_static, nearest, numbers
 from npu_compiler.ops.indexing import take
-from npu_compiler.ops.views import reshape, slice_dim, tensor_input
+from npu_compiler.ops.views import permute, reshape, slice_dim, tensor_input
 from torch_ir.ir import Attr, Node
 
 
@@ -24,19 +25,27 @@ def picked(b: Builder, x: str, dim: int, positions: Sequence[int]) -> str:
 
 
 def _sizes(b: Builder, node: Node, rank: int) -> tuple[str, tuple[int, ...], list[float | None]]:
+    """The image, its sizes, and the scale factors that were given."""
     x = tensor_input(node)
     if not all_static((*b.shape(x)[-rank:], *node.out.shape[-rank:])):
         raise unsupported("resizing of a dynamic size")
     factors = node.attrs.get("scale_factors")
-    scales: list[float | None] = [None] * rank
-    if isinstance(factors, tuple):
-        scales = [float(as_number(factor)) for factor in factors]
+    names = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}[rank]
+    given = factors if isinstance(factors, tuple) else tuple(node.attrs.get(name) for name in names)
+    scales = [None if factor is None else float(as_number(factor)) for factor in given]
     return x, as_ints(tuple(b.shape(x)[-rank:])), scales
 
 
-@lowers(*(f"aten.upsample_nearest{rank}d.{kind}" for rank in (1, 2) for kind in ("vec", "default")))
+@lowers(
+    *(
+        f"aten.{name}{rank}d.{kind}"
+        for name in ("upsample_nearest", "_upsample_nearest_exact")
+        for rank in (1, 2, 3)
+        for kind in ("vec", "default")
+    )
+)
 def lower_nearest(b: Builder, node: Node) -> str:
-    rank = 1 if "1d" in node.op else 2
+    rank, exact = int(node.op.split("d.")[0][-1]), "exact" in node.op
     x, sizes, scales = _sizes(b, node, rank)
     for i, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
         dim, out = node.out.rank - rank + i, as_int(node.out.shape[node.out.rank - rank + i])
@@ -45,38 +54,113 @@ def lower_nearest(b: Builder, node: Node) -> str:
             wide = b.emit("expand", reshape(b, x, (*lead, 1, *tail)), shape=(*lead, out // size, *tail))
             x = reshape(b, wide, (*lead[:-1], out, *tail))
         else:
-            x = picked(b, x, dim, nearest(size, out, scale))
+            x = picked(b, x, dim, nearest(size, out, scale, 0.5 if exact else 0.0))
     return x
 
 
-@lowers(
-    "aten.upsample_bilinear2d.vec",
-    "aten.upsample_bilinear2d.default",
-    "aten.upsample_linear1d.vec",
-    "aten.upsample_linear1d.default",
-)
-def lower_linear(b: Builder, node: Node) -> str:
+def _fractional(b: Builder, node: Node, rank: int) -> tuple[str, tuple[int, ...], list[float | None]]:
+    """``_sizes`` where results lie between elements."""
     if not is_float(node.out.dtype):
         raise unsupported(
             "interpolation of whole numbers, which PyTorch rounds in its own way", "convert to float32 before"
         )
-    rank = 1 if "1d" in node.op else 2
-    x, sizes, scales = _sizes(b, node, rank)
+    return _sizes(b, node, rank)
+
+
+def _places(size: int, out: int, scale: float | None, corners: bool) -> np.ndarray[Any, Any]:
+    """Where each output element lies between the input's."""
+    at = np.arange(out, dtype=np.float64)
+    if corners:
+        return at * ((size - 1) / (out - 1) if out > 1 else 0.0)
+    return (at + 0.5) * (1 / scale if scale else size / out) - 0.5
+
+
+@lowers(
+    *(
+        f"aten.upsample_{name}.{kind}"
+        for name in ("linear1d", "bilinear2d", "trilinear3d")
+        for kind in ("vec", "default")
+    )
+)
+def lower_linear(b: Builder, node: Node) -> str:
+    rank = int(node.op.split("d.")[0][-1])
+    x, sizes, scales = _fractional(b, node, rank)
     corners = bool(node.attrs.get("align_corners", False))
     for i, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
         dim = node.out.rank - rank + i
         out = as_int(node.out.shape[dim])
-        at = np.arange(out, dtype=np.float64)
-        if corners:
-            at *= (size - 1) / (out - 1) if out > 1 else 0.0
-        else:
-            at = np.maximum((at + 0.5) * (1 / scale if scale else size / out) - 0.5, 0)
+        at = np.maximum(_places(size, out, scale, corners), 0)
         low = np.minimum(at.astype(np.int64), size - 1)
-        shape = tuple(out if j == dim else 1 for j in range(node.out.rank))
-        weight = reshape(b, numbers(b, [float(w) for w in at - low], node.out.dtype), shape)
         first = picked(b, x, dim, [int(p) for p in low])
         second = picked(b, x, dim, [int(p) for p in np.minimum(low + 1, size - 1)])
-        x = b.emit("add", first, b.emit("mul", b.emit("sub", second, first), weight))
+        step = b.emit("mul", b.emit("sub", second, first), _along(b, at - low, dim, node))
+        x = b.emit("add", first, step)
+    return x
+
+
+def _along(b: Builder, weights: np.ndarray[Any, Any], dim: int, node: Node) -> str:
+    """Numbers along one dimension of the node's result."""
+    shape = tuple(len(weights) if j == dim else 1 for j in range(node.out.rank))
+    return reshape(b, numbers(b, [float(w) for w in weights], node.out.dtype), shape)
+
+
+def _cubic(t: np.ndarray[Any, Any], a: float) -> np.ndarray[Any, Any]:
+    """Keys' kernel of cubic convolution (IEEE Transactions on Acoustics 29, 1981) at distance ``t``."""
+    t = np.abs(t)
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = (((t - 5) * t + 8) * t - 4) * a
+    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+
+
+@lowers("aten.upsample_bicubic2d.vec", "aten.upsample_bicubic2d.default")
+def lower_cubic(b: Builder, node: Node) -> str:
+    x, sizes, scales = _fractional(b, node, 2)
+    corners = bool(node.attrs.get("align_corners", False))
+    for i, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
+        dim = node.out.rank - 2 + i
+        at = _places(size, as_int(node.out.shape[dim]), scale, corners)
+        low = np.floor(at).astype(np.int64)
+        total = ""
+        for tap in range(-1, 3):
+            element = picked(b, x, dim, [int(p) for p in np.clip(low + tap, 0, size - 1)])
+            part = b.emit("mul", element, _along(b, _cubic(at - low - tap, -0.75), dim, node))
+            total = b.emit("add", total, part) if total else part
+        x = total
+    return x
+
+
+def _smooth(size: int, out: int, scale: float | None, corners: bool, cubic: bool) -> np.ndarray[Any, Any]:
+    """The matrix [out, size] of resizing with antialiasing: a kernel as wide as the step between outputs."""
+    step = 1 / scale if scale else size / out
+    if corners:
+        step = (size - 1) / (out - 1) if out > 1 else 0.0
+    stretch = max(step, 1.0)
+    reach = (2.0 if cubic else 1.0) * stretch
+    matrix = np.zeros((out, size))
+    for i in range(out):
+        centre = step * (i + 0.5)
+        start = max(int(centre - reach + 0.5), 0)
+        at = np.arange(start, min(int(centre + reach + 0.5), size))
+        distance = (at - centre + 0.5) / stretch
+        weights = _cubic(distance, -0.5) if cubic else np.maximum(1 - np.abs(distance), 0)
+        matrix[i, at] = weights / weights.sum()
+    return matrix
+
+
+@lowers(
+    *(f"aten._upsample_bi{name}2d_aa.{kind}" for name in ("linear", "cubic") for kind in ("vec", "default"))
+)
+def lower_smooth(b: Builder, node: Node) -> str:
+    """Each dimension is a product with a constant matrix."""
+    x, sizes, scales = _fractional(b, node, 2)
+    corners = bool(node.attrs.get("align_corners", False))
+    for i, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
+        dim, rank = node.out.rank - 2 + i, node.out.rank
+        matrix = _smooth(size, as_int(node.out.shape[dim]), scale, corners, "cubic" in node.op)
+        last = (*(j for j in range(rank) if j != dim), dim)
+        weights = numbers(b, [float(w) for w in matrix.ravel()], node.out.dtype)
+        y = b.emit("linear", permute(b, x, last), reshape(b, weights, matrix.shape), None)
+        x = permute(b, y, tuple(last.index(j) for j in range(rank)))
     return x
 
 
@@ -115,7 +199,7 @@ def pad_with_copies(b: Builder, x: str, mode: Attr, widths: Sequence[int]) -> st
 @lowers(
     *(
         f"aten.{mode}_pad{rank}d.default"
-        for mode, ranks in (("reflection", (1, 2)), ("replication", (1, 2)))
+        for mode, ranks in (("reflection", (1, 2, 3)), ("replication", (1, 2, 3)))
         for rank in ranks
     )
 )

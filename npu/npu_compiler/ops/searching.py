@@ -1,15 +1,89 @@
-"""Where values stand in sorted ones, and whether they are among others: by comparing all with all."""
+"""Places in sorted sequences and what follows from them, and whether values are among others."""
 
 from __future__ import annotations
 
-from npu_compiler.dtypes import promote, promote_scalar
-from npu_compiler.lowering import Builder, as_number, unsupported
-from npu_compiler.ops import lowers
-from npu_compiler.ops.creation import full
+from typing import TYPE_CHECKING
+
+from npu_compiler.ctext import size_text
+from npu_compiler.dtypes import SHORT, STORAGE_TYPE, promote, promote_scalar
+from npu_compiler.lowering import Builder, as_int, as_number, unsupported, wrap_dim
+from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops.creation import count, full
 from npu_compiler.ops.elementwise import cast
-from npu_compiler.ops.views import reshape
+from npu_compiler.ops.indexing import take
+from npu_compiler.ops.views import reshape, tensor_input
+from npu_compiler.pointwise import check_dtypes
+from npu_compiler.select import BufferUse
 from torch_ir.expr import product
-from torch_ir.ir import Node
+from torch_ir.ir import Node, TensorSpec
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+
+def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    assert specs[1] is not None
+    return (TensorSpec(specs[1].shape, "int64"),)
+
+
+def _emit(e: Emitter, node: Node) -> None:
+    sequence = e.dense(e.view(node.inputs[0]), node, "sorted")
+    x, out = e.dense(e.view(node.inputs[1]), node, "values"), e.output(node)
+    check_dtypes(e, [x.dtype])
+    length = sequence.shape[-1]
+    width = x.shape[-1] if x.shape else 1
+    symbols, symbol_args = e.symbol_args([length, width, x.offset, sequence.offset])
+    before = "!(s > v)" if node.attrs["right"] else "!(s >= v)"
+    params = {
+        "type": STORAGE_TYPE[x.dtype],
+        "symbols": symbols,
+        "length": size_text(length),
+        "width": size_text(width),
+        "shared": len(sequence.shape) == 1,
+        "before": before,
+        "sorted_base": size_text(sequence.offset),
+        "x_base": size_text(x.offset),
+    }
+    e.call(
+        "search",
+        "right" if node.attrs["right"] else "left",
+        "ops/search.cl.j2",
+        params,
+        node=node,
+        dtype=SHORT[x.dtype],
+        args=[
+            BufferUse(sequence.buffer, "r"),
+            BufferUse(x.buffer, "r"),
+            BufferUse(out.buffer, "w"),
+            *symbol_args,
+        ],
+        global_size=(x.spec.numel,),
+        cost=Cost(x.spec.numel * 8, x.spec.nbytes + sequence.spec.nbytes, out.spec.nbytes),
+    )
+
+
+register(
+    OpDef(
+        "search",
+        _infer,
+        lambda torch, sequence, x, right: torch.searchsorted(sequence, x, right=right),
+        emit=_emit,
+        cases=tuple(  # bisection finds the same places in sequences that are not sorted
+            Case(shapes, {"right": right}, dtypes, values)
+            for right in (False, True)
+            for shapes, dtypes, values in (
+                (((29,), (3, 7)), ("float32", "float64", "int64", "uint8"), "index:9"),
+                (((3, 13), (3, 5)), ("float32", "int32"), "normal"),
+                (((1,), (113,)), ("float32",), "normal"),
+            )
+        ),
+    )
+)
+
+
+def positions_in(b: Builder, sequence: str, x: str, *, right: bool) -> str:
+    """How many elements of the sorted ``sequence`` are smaller than those of ``x`` (``right``: or equal)."""
+    return b.emit("search", sequence, x, right=right)
 
 
 def _pair(b: Builder, node: Node, first: str, second: str, at: int) -> tuple[str, str]:
@@ -33,24 +107,52 @@ def _pair(b: Builder, node: Node, first: str, second: str, at: int) -> tuple[str
     "aten.bucketize.Scalar",
 )
 def lower_search(b: Builder, node: Node) -> str:
-    """How many of the sorted values stand in front of each: those that are not above it (or equal to it). A
-    NaN is above all."""
+    """Bisection, of a sequence that is brought into order where a ``sorter`` is given."""
     if "searchsorted" in node.op:
         borders, values = _pair(b, node, "", "self", 0)
-        if any(value is not None for value in node.inputs[(1 if "self" in node.attrs else 2) :]):
-            raise unsupported("searchsorted with a sorter", "sort the sequence before, with gather")
+        sorter = [value for value in node.inputs[(1 if "self" in node.attrs else 2) :] if value is not None]
+        if sorter:
+            borders = b.emit("gather_along", borders, sorter[0], dim=len(b.shape(borders)) - 1)
     else:
         borders, values = _pair(b, node, "self", "", 1)
     right = bool(node.attrs.get("right", False)) or node.attrs.get("side") == "right"
-    row = b.shape(borders)[-1:]
-    lead = b.shape(borders)[:-1]
-    if lead:
-        borders = reshape(b, borders, (*lead, 1, *row))
-    values = reshape(b, values, (*b.shape(values), 1))
-    behind = b.emit("gt" if right else "ge", borders, values)
-    before = cast(b, b.emit("logical_not", behind), node.out.dtype)
-    last = len(b.shape(before)) - 1
-    return reshape(b, b.emit("reduce_sum", before, dims=(last,)), node.out.shape)
+    return cast(b, positions_in(b, borders, values, right=right), node.out.dtype)
+
+
+@lowers("aten.repeat_interleave.self_Tensor")
+def lower_repeat_interleave(b: Builder, node: Node) -> str:
+    """Element ``i`` of the result is the one in whose running sum of repetitions ``i`` falls."""
+    x, times = tensor_input(node), cast(b, tensor_input(node, 1), "int64")
+    if node.attrs.get("output_size") is None:
+        raise unsupported("the result's size depends on the repetitions", "give output_size")
+    if node.attrs.get("dim") is None:
+        x = reshape(b, x, (product(b.shape(x)),))
+    dim = wrap_dim(node.attrs.get("dim") or 0, len(b.shape(x)))
+    size = b.shape(x)[dim]
+    if b.shape(times) != (size,):
+        times = b.emit("expand", reshape(b, times, (1,)), shape=(size,))
+    ends = b.emit("cumsum", times, dim=0)
+    return take(b, x, positions_in(b, ends, count(b, node.out.shape[dim]), right=True), (dim,))
+
+
+@lowers("aten.histc.default")
+def lower_histc(b: Builder, node: Node) -> str:
+    """How many elements fall into each of ``bins`` equal parts of [min, max]; what lies outside does not
+    count. Without bounds they are the smallest and largest element."""
+    x, bins = tensor_input(node), as_int(node.attrs.get("bins", 100))
+    low, high = (float(as_number(node.attrs.get(name, 0))) for name in ("min", "max"))
+    size = product(b.shape(x))
+    if size == 0 or low == high:
+        raise unsupported("a histogram whose bounds depend on values", "give min and max, min below max")
+    x, dtype = reshape(b, x, (size,)), node.out.dtype
+    place = b.emit("mul", b.emit("add", x, None, scalar=-low), None, scalar=float(bins))
+    place = b.emit("floor", b.emit("div", place, None, scalar=high - low))
+    place = b.emit("clamp_min", b.emit("clamp_max", place, None, scalar=float(bins - 1)), None, scalar=0.0)
+    inside = b.emit("logical_and", b.emit("ge", x, None, scalar=low), b.emit("le", x, None, scalar=high))
+    where = b.emit("where", inside, cast(b, place, "int64"), None, scalar=0)
+    return b.emit(
+        "combine_along", full(b, (bins,), 0, dtype), where, cast(b, inside, dtype), dim=0, combine="sum"
+    )
 
 
 @lowers("aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar", "aten.isin.Scalar_Tensor")
