@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import SHORT, STORAGE_TYPE, promote, promote_scalar
-from npu_compiler.lowering import Builder, as_int, as_number, unsupported, wrap_dim
+from npu_compiler.lowering import Builder, as_number, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.creation import count, full
 from npu_compiler.ops.elementwise import cast
@@ -133,26 +133,6 @@ def lower_repeat_interleave(b: Builder, node: Node) -> str:
         times = b.emit("expand", reshape(b, times, (1,)), shape=(size,))
     ends = b.emit("cumsum", times, dim=0)
     return take(b, x, positions_in(b, ends, count(b, node.out.shape[dim]), right=True), (dim,))
-
-
-@lowers("aten.histc.default")
-def lower_histc(b: Builder, node: Node) -> str:
-    """How many elements fall into each of ``bins`` equal parts of [min, max]; what lies outside does not
-    count. Without bounds they are the smallest and largest element."""
-    x, bins = tensor_input(node), as_int(node.attrs.get("bins", 100))
-    low, high = (float(as_number(node.attrs.get(name, 0))) for name in ("min", "max"))
-    size = product(b.shape(x))
-    if size == 0 or low == high:
-        raise unsupported("a histogram whose bounds depend on values", "give min and max, min below max")
-    x, dtype = reshape(b, x, (size,)), node.out.dtype
-    place = b.emit("mul", b.emit("add", x, None, scalar=-low), None, scalar=float(bins))
-    place = b.emit("floor", b.emit("div", place, None, scalar=high - low))
-    place = b.emit("clamp_min", b.emit("clamp_max", place, None, scalar=float(bins - 1)), None, scalar=0.0)
-    inside = b.emit("logical_and", b.emit("ge", x, None, scalar=low), b.emit("le", x, None, scalar=high))
-    where = b.emit("where", inside, cast(b, place, "int64"), None, scalar=0)
-    return b.emit(
-        "combine_along", full(b, (bins,), 0, dtype), where, cast(b, inside, dtype), dim=0, combine="sum"
-    )
 
 
 @lowers("aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar", "aten.isin.Scalar_Tensor")
