@@ -244,6 +244,9 @@ def _problems(ir: IR) -> Iterator[str]:
     for name, (low, high) in ir.symbols.items():
         if not 0 <= low <= high:
             yield f"symbol {name}: bounds {low} to {high}"
+    for name, spec in ir.weights.items():
+        if any(isinstance(dim, int) and dim < 0 for dim in spec.shape):
+            yield f"weight {name}: negative size in {spec.shape}"
     for name, spec in ir.inputs.items():
         yield from define(name, spec)
     for name, key in ir.weight_name_mapping.items():

@@ -377,6 +377,8 @@ def _attr_out(value: Attr) -> Any:
 def _attr_in(value: Any, place: str, depth: int = 8) -> Attr:
     if depth == 0:
         raise IRError(f"{place}: lists nested more than 8 levels deep")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise IRError(f"{place}: {value} is no whole number of 64 bits")
     if isinstance(value, (bool, int, float, str)) or value is None:
         return value
     if isinstance(value, list):
