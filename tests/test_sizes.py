@@ -6,6 +6,7 @@ The width of lines is ruff's to check.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,12 @@ def test_packages_are_lazy(package: str) -> None:
     eager |= {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     assert eager <= {"__future__", "importlib", "typing", "types", "collections.abc"}
     assert any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """Test folders are on the import path together, so a second module of one name would be the first."""
+    files = [
+        path for path in (ROOT / "tests").rglob("*.py") if path.name not in ("__main__.py", "conftest.py")
+    ]
+    names = Counter(path.stem for path in files if not path.stem.startswith("__"))
+    assert [name for name, count in names.items() if count > 1] == []

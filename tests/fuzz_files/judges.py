@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import containers
-import modules
 import numpy as np
 import safetensors.numpy
+import small_graphs
 from safetensors import SafetensorError
 
 from npu_compiler import compile_ir
@@ -64,7 +64,7 @@ def bases(kind: str, folder: Path) -> dict[str, Base]:
 
 
 def _graphs(folder: Path) -> dict[str, Base]:
-    found = {name: json.dumps(ir_to_dict(ir), indent=1).encode() for name, ir in modules.graphs().items()}
+    found = {name: json.dumps(ir_to_dict(ir), indent=1).encode() for name, ir in small_graphs.graphs().items()}
     found.update((path.stem, path.read_bytes()) for path in sorted(PUBLIC.glob("*.json")))
     return {name: Base(data, _judge_graph) for name, data in found.items()}
 
@@ -131,7 +131,7 @@ def _compare(got: Mapping[str, Any], expected: Mapping[str, Any], exact: bool = 
 
 def _programs(folder: Path) -> dict[str, Base]:
     found = {}
-    for name, ir in modules.graphs().items():
+    for name, ir in small_graphs.graphs().items():
         data = to_bytes(compile_ir(ir))
         weights = {key: np.zeros(spec.shape, spec.dtype) for key, spec in ir.weights.items()}
         weights.update((s.key, np.zeros(s.spec.shape, s.spec.dtype)) for s in ir.states.values())
@@ -172,7 +172,7 @@ def _judge_program(data: bytes, weights: Arrays) -> Callable[[Path, random.Rando
 
 
 def _weights(folder: Path) -> dict[str, Base]:
-    graph = modules.graphs()["images"]
+    graph = small_graphs.graphs()["images"]
     program = compile_ir(graph)
     draw = np.random.default_rng(5)
     arrays = {key: _drawn(draw, spec, {}) for key, spec in graph.weights.items()}
