@@ -64,7 +64,8 @@ def bases(kind: str, folder: Path) -> dict[str, Base]:
 
 
 def _graphs(folder: Path) -> dict[str, Base]:
-    found = {name: json.dumps(ir_to_dict(ir), indent=1).encode() for name, ir in small_graphs.graphs().items()}
+    graphs = small_graphs.graphs()
+    found = {name: json.dumps(ir_to_dict(ir), indent=1).encode() for name, ir in graphs.items()}
     found.update((path.stem, path.read_bytes()) for path in sorted(PUBLIC.glob("*.json")))
     return {name: Base(data, _judge_graph) for name, data in found.items()}
 
