@@ -24,6 +24,7 @@ from subjects import EXTRA, Subject, of_sample
 
 from npu_compiler.compiler import assemble
 from npu_compiler.emit import Emitter, Options
+from npu_compiler.errors import CompileError
 from npu_compiler.views import View
 from npu_runtime.backend import Bytes, Memory
 from npu_runtime.buffer import as_bytes
@@ -81,8 +82,8 @@ class _PaddingEmitter(Emitter):
         super().__init__(*args)
         self.padded: set[str] = set()
 
-    def output(self, node: Node, index: int = 0) -> View:
-        return self._noted(super().output(node, index), node.outs[index])
+    def output(self, node: Node, index: int = 0, **options: Any) -> View:
+        return self._noted(super().output(node, index, **options), node.outs[index])
 
     def scratch(self, name: str, spec: TensorSpec) -> View:
         return self._noted(super().scratch(name, spec), spec)
@@ -134,7 +135,11 @@ def run(names: Iterable[str], log: Path) -> Found:
 def _simulate(name: str, subject: Subject, idiom: str, log: Path, found: Found) -> bool:
     """Whether the kernels look at the driver, so that another idiom gives another program."""
     emitter = _PaddingEmitter(subject.graph, graphs.CPU, subject.options or Options())
-    emitter.run()
+    try:
+        emitter.run()
+    except CompileError as error:
+        found.problems.append(f"{name}: {error}")
+        return False
     program = assemble(subject.graph, emitter.result(), graphs.CPU, "main")
     device = SimulatedDevice(idiom)
     seen = log.stat().st_size if log.exists() else 0
