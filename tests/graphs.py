@@ -212,12 +212,15 @@ def is_for(item: object, parameter: str, device: GuardedDevice) -> bool:
 
 def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str, kind: str) -> np.ndarray[Any, Any]:
     """Values that vary: "normal", "positive", "unit", "index:N" (whole numbers below N), "around:N" (from
-    -N to N - 1), "bool"."""
+    -N to N - 1), "ends:N" (rising from 0 to N), "bool"."""
     shape = tuple(shape)
     if kind.startswith("index:"):
         return np.asarray(rng.integers(0, int(kind[6:]), shape)).astype(dtype)
     if kind.startswith("around:"):
         return np.asarray(rng.integers(-int(kind[7:]), int(kind[7:]), shape)).astype(dtype)
+    if kind.startswith("ends:"):
+        inner = np.sort(rng.integers(0, int(kind[5:]) + 1, int(np.prod(shape)) - 2))
+        return np.array([0, *inner, int(kind[5:])], dtype).reshape(shape)
     if dtype == "bool" or kind == "bool":
         return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
     if np.dtype(dtype).kind in "iu":

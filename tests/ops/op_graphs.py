@@ -34,10 +34,10 @@ class Sample:
         """dtype of each input; None where it is absent."""
         found: list[str | None] = []
         for position, shape in enumerate(self.case.shapes):
-            kind = self.kind(position)
-            whole = kind.startswith(("index:", "around:")) and isinstance(self.case.values, tuple)
-            mask = kind == "bool" and isinstance(self.case.values, tuple)
-            found.append(None if shape is None else "int64" if whole else "bool" if mask else self.dtype)
+            kind = self.kind(position) if isinstance(self.case.values, tuple) else ""
+            whole = kind.startswith(("index:", "around:", "ends:"))
+            own = kind if kind in ("bool", "float16") else self.dtype
+            found.append(None if shape is None else "int64" if whole else own)
         return found
 
     def kind(self, position: int) -> str:

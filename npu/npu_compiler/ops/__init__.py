@@ -44,7 +44,8 @@ class Cost:
 class Case:
     """Sample inputs of an op, for its tests: ``shapes`` (None: an absent optional input), ``attrs``, and how
     to draw each input's values: "normal", "positive", "unit" (between -1 and 1), "index:N" (whole numbers
-    below N), "around:N" (whole numbers from -N to N - 1), "bool"."""
+    below N), "around:N" (whole numbers from -N to N - 1), "ends:N" (whole numbers rising from 0 to N),
+    "bool", "float16"; those of whole numbers and the last two have a dtype of their own."""
 
     shapes: tuple[tuple[int, ...] | None, ...]
     attrs: Attrs = field(default_factory=dict)

@@ -133,6 +133,7 @@ register(
                     ((11, 7), (29,), (1,), (29,)),
                     ("normal", "index:11", "index:1", "normal"),
                 ),
+                ("sum", True, -1, ("float32",), ((11, 7), (29,), (4,)), ("normal", "index:11", "ends:29")),
                 ("mean", False, 2, ("float32",), ((5, 1), (13,), (1,)), ("normal", "index:5", "index:1")),
                 ("max", False, -1, ("float32",), ((113, 3), (29,), (1,)), ("normal", "index:113", "index:1")),
             )
