@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipelines import factory
 from pipelines.fingerprint import Observed
 from pipelines.job import Job
 from pipelines.schema import Program
 from torch_ir.ir import IR
+from torch_ir.sharing import share_states
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-Value = TypeVar("Value")
 
 #: Input name -> {dimension: (symbol, smallest size, largest size)}.
 DynamicShapes: TypeAlias = dict[str, dict[int, tuple[str, int, int]]]
@@ -33,28 +30,6 @@ def run(job: Job) -> Observed:
     for name, graph in share_states(graphs).items():
         graph.save(job.ir(name))
     return factory.observed(job.root)
-
-
-def share_states(graphs: Mapping[str, IR]) -> dict[str, IR]:
-    """A buffer that one program of the model changes is a state in every program, also where it is only read.
-
-    Extraction sees one program at a time, and takes a buffer that is only read there for a weight (or, if it
-    is not persistent, for a constant).
-    """
-    changed = {state.key: state for graph in graphs.values() for state in graph.states.values()}
-    buffers = {name: state.key for graph in graphs.values() for name, state in graph.states.items()}
-    shared = {}
-    for program, graph in graphs.items():
-        states = {name: replace(changed[key], update=None)
-                  for name, key in graph.weight_name_mapping.items() if key in changed}
-        states |= {name: replace(changed[buffers[name]], update=None)
-                   for name in graph.constants if name in buffers}
-        shared[program] = replace(
-            graph, states={**graph.states, **states},
-            weight_name_mapping=_without(graph.weight_name_mapping, states),
-            constants=_without(graph.constants, states))
-        shared[program].verify("sharing states between programs")
-    return shared
 
 
 def build_weightless(job: Job) -> tuple[nn.Module, str]:
@@ -99,10 +74,6 @@ def example_of(program: Program, device: str) -> tuple[dict[str, torch.Tensor], 
         dynamic[name] = {axis: (size, program.symbols[size].min, program.symbols[size].max)
                          for axis, size in named.items()}
     return example, dynamic if program.symbols else {}
-
-
-def _without(values: Mapping[str, Value], names: Container[str]) -> dict[str, Value]:
-    return {name: value for name, value in values.items() if name not in names}
 
 
 def _loses_values(model: nn.Module) -> bool:

@@ -105,8 +105,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "weights", "pipelines.weights:run", "prepares the weights as the programs want them",
         after=("fetch", "compile"), reads=("source_weights", "transforms"), makes=("prepared_weights",),
-        code=("npu_runtime.transforms", "npu_runtime.weight_loader", "npu_runtime.safetensors_file",
-              "npu_runtime.program", "npu_runtime.dtypes", "pipelines.weights"),
+        code=("npu_runtime.transforms", "npu_runtime.weight_loader", "npu_runtime.weight_sources",
+              "npu_runtime.safetensors_file", "npu_runtime.program", "npu_runtime.dtypes",
+              "pipelines.weights"),
         libraries=("numpy", "ml_dtypes", "safetensors"),
     ),
     Stage(

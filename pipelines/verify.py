@@ -109,7 +109,7 @@ class Compiled:
     def states(self, name: str, weights: Weights) -> Iterator[tuple[str, Array]]:
         """Every state of a program with its content now."""
         for spec in self.programs[name].states:
-            yield spec.name, read_state(self.device, weights, spec)
+            yield spec.name, weights.read_state(spec)
 
 
 def run(job: Job) -> Observed:
@@ -185,15 +185,6 @@ def problem_of(check: TensorCheck, knobs: VerifyKnobs) -> str | None:
 def is_scores(values: Array) -> bool:
     """Whether ``values`` look like class scores: rows of at least ten floats."""
     return values.ndim == 2 and values.shape[1] >= 10 and values.dtype.kind not in "iub"
-
-
-def read_state(device: Device, weights: Weights, spec: Any) -> Array:
-    """The content of a state as an array."""
-    from npu_runtime.dtypes import numpy_dtype
-
-    array = np.empty(spec.shape, numpy_dtype(spec.dtype))
-    device.read(weights.state(spec), array.reshape(-1).view(np.uint8))
-    return array
 
 
 def _compare_made_up(

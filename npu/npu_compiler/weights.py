@@ -22,7 +22,8 @@ def constant_exprs(ir: IR) -> dict[str, WeightExpr]:
     for name, key in ir.weight_name_mapping.items():
         found[name] = ["tensor", key]
     for name, constant in ir.constants.items():
-        found[name] = const_expr(constant.data, constant.spec.dtype, _static(constant.spec.shape))
+        data = const_expr(constant.data, constant.spec.dtype, _static(constant.spec.shape))
+        found[name] = ["buffer", constant.key, data] if constant.key else data
     for node in ir.nodes:
         expr = _node_expr(node, found)
         if expr is not None:
@@ -124,9 +125,9 @@ class Transforms:
 
 
 def first_key(expr: Any) -> str:
-    """The first weight that an expression reads; "constant" where it reads none."""
+    """The first weight or buffer that an expression reads; "constant" where it reads none."""
     if isinstance(expr, list):
-        if len(expr) == 2 and expr[0] == "tensor":
+        if expr and expr[0] in ("tensor", "buffer"):
             return str(expr[1])
         for part in expr:
             key = first_key(part)

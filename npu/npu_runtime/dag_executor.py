@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
-
-import numpy as np
 
 from npu_runtime.backend import Backend
 from npu_runtime.buffer import NPUBuffer, as_bytes, as_dense, to_array
-from npu_runtime.dtypes import Array, nbytes, numpy_dtype
+from npu_runtime.dtypes import Array
 from npu_runtime.errors import InputError
 from npu_runtime.executor import Executor, StepTime, accept, check_weights
 from npu_runtime.npubin import digest
@@ -163,19 +162,14 @@ class DAGExecutor:
         arrays = {
             name: value.to_numpy() if isinstance(value, NPUBuffer) else value for name, value in fed.items()
         }
-        states = {spec.name: self._read(weights, spec) for spec in part.states}
-        result = self._runner(part.ir, arrays, _Originals(part, weights), states)
+        states = {spec.name: weights.read_state(spec) for spec in part.states}
+        result = self._runner(_present(part.ir, weights), arrays, _Originals(part, weights), states)
         for spec in part.states:
             if spec.name in part.updates:
                 content = as_dense(to_array(result.states[spec.name]))
                 self.device.write(weights.state(spec), as_bytes(content))
+                weights.note_changes([spec])
         return {name: as_dense(value) for name, value in result.outputs.items()}
-
-    def _read(self, weights: Weights, spec: StateSpec) -> Array:
-        content = np.empty(spec.shape, numpy_dtype(spec.dtype))
-        if nbytes(spec.shape, spec.dtype):
-            self.device.read(weights.state(spec), as_bytes(content))
-        return content
 
     def _results(self, values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, NPUBuffer]:
         """A buffer of its own for every output."""
@@ -210,10 +204,10 @@ class _Originals(Mapping[str, Array]):
 
     def __init__(self, part: Part, weights: Weights) -> None:
         self._transforms = dict(zip(part.weight_keys, part.transforms, strict=True))
-        self._tensors = weights.tensors
+        self._weights = weights
 
     def __getitem__(self, key: str) -> Array:
-        return self._tensors.array(self._transforms[key])
+        return self._weights.array(self._transforms[key])
 
     def __contains__(self, key: object) -> bool:
         return key in self._transforms
@@ -223,6 +217,16 @@ class _Originals(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._transforms)
+
+
+def _present(ir: Any, weights: Weights) -> Any:
+    """``ir`` with the present content of its constants that are buffers which programs have changed."""
+    changed = {}
+    for name, constant in ir.constants.items():
+        content = weights.changed_content(constant.key)
+        if content is not None:
+            changed[name] = replace(constant, data=content.tobytes())
+    return replace(ir, constants={**ir.constants, **changed}) if changed else ir
 
 
 def _program(

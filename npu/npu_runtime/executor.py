@@ -20,6 +20,7 @@ from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
 from npu_runtime.program import Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
+from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
 
 _KEPT_SIZES = 256
@@ -107,6 +108,7 @@ class Executor:
         self._scalars: list[tuple[_Slot, ScalarArg]] = []
         self._bound: dict[str, Memory] = {}
         self._tensors: object = None
+        self._substituted = False
         self._current: tuple[int, ...] | None = None
         self._sizes: OrderedDict[tuple[int, ...], _Sizes] = OrderedDict()
         self._staging: dict[str, Memory] = {}
@@ -117,6 +119,7 @@ class Executor:
         }
         self._transforms = {transform.name: transform for transform in program.transforms}
         self._states: dict[str, StateSpec] = {state.name: state for state in program.states}
+        self._weight_reads = {key for item in program.transforms for key in reads_of(item.expr)}
         self._inputs: dict[str, IOSpec] = {spec.name: spec for spec in program.input_specs}
         self._collect_arguments()
         self._bind_scratch()
@@ -183,6 +186,8 @@ class Executor:
             if self._faults is not None:
                 device.read(*self._faults.fetch)
             times += [StepTime(step, *span, values) for step, span in zip(sizes.steps, spans, strict=True)]
+        if self._changes:
+            weights.note_changes(self._changes)
         if self._faults is not None:
             self._faults.check()
         return made
@@ -204,12 +209,13 @@ class Executor:
             self._bound[name] = memory
 
     def _bind_weights(self, weights: Weights) -> None:
-        if self._tensors is not weights.tensors:
+        substitute = not self._weight_reads.isdisjoint(weights.changed)
+        if self._tensors is not weights.tensors or substitute or self._substituted:
             weights.tensors.check(self.program)
             self._tensors = None
             for buffer in self._buffers["weight"]:
-                self._bind(buffer.name, weights.tensors.memory(self._transforms[buffer.ref]))
-            self._tensors = weights.tensors
+                self._bind(buffer.name, weights.memory(self._transforms[buffer.ref]))
+            self._tensors, self._substituted = weights.tensors, substitute
         for buffer in self._buffers["state"]:
             self._bind(buffer.name, weights.state(self._states[buffer.ref]))
 
@@ -256,6 +262,12 @@ class Executor:
                     self._scalars.append((_Slot(kernel, index, "r"), arg))
                 else:
                     self.device.set_scalar(kernel, index, evaluate(arg.value, {}), arg.ctype)
+        written = {
+            buffer.ref
+            for buffer in self._buffers["state"]
+            if any(slot.access != "r" for slot in self._slots.get(buffer.name, ()))
+        }
+        self._changes = tuple(self._states[name] for name in sorted(written))
 
     def _bind_scratch(self) -> None:
         """Regions of one arena. Offsets are stretched where the device aligns regions more coarsely than they

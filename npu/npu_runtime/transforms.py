@@ -4,6 +4,7 @@ Grammar (nested lists, as in JSON; anything else is a ``FormatError``):
 
     ["tensor", key]                                    an original weight
     ["const", dtype, [shape], base64]                  little-endian data
+    ["buffer", key, ["const", ..]]                     a buffer in no state_dict, as it was extracted
     ["add" | "sub" | "mul" | "div" | "max" | "min", a, b]     numpy broadcasting
     ["matmul", a, b]                                          numpy's rules, float64
     ["neg" | "sqrt" | "rsqrt" | "exp" | "abs", a]
@@ -13,6 +14,9 @@ Grammar (nested lists, as in JSON; anything else is a ``FormatError``):
     axis]
 
 Arithmetic on floating point numbers is done in float64; the caller casts the result at the end.
+
+A "tensor" or a "buffer" may be a state that another program of the model changes: whoever evaluates an
+expression can give the present content of states by their keys.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ import binascii
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -32,6 +37,9 @@ from npu_runtime.errors import FormatError
 from npu_runtime.program import StateSpec, Transform, WeightExpr
 
 Load = Callable[[str], Array]
+States: TypeAlias = Mapping[str, Array]
+
+_NO_STATES: States = MappingProxyType({})
 
 MAX_DEPTH = 64
 MAX_RANK = 16
@@ -59,21 +67,25 @@ _REDUCTIONS: Mapping[str, Callable[[Array, tuple[int, ...]], Array]] = {
 }
 
 
-def evaluate(expr: WeightExpr, load: Load) -> Array:
-    """The value of ``expr``; ``load`` gives an original weight by its key. Raises ``FormatError``."""
+def evaluate(expr: WeightExpr, load: Load, states: States = _NO_STATES) -> Array:
+    """The value of ``expr``; ``load`` gives an original weight by its key, where ``states`` (key -> content)
+    has none. Raises ``FormatError``."""
     check(expr)
     try:
         with np.errstate(all="ignore"):
-            return _evaluate(expr, load)
+            return _evaluate(expr, load, states)
     except (ValueError, TypeError, IndexError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"weight expression {brief(expr)}: {error}") from None
 
 
-def materialise(spec: Transform | StateSpec, expr: WeightExpr, load: Load) -> Array:
-    """``expr`` as the dense array that ``spec`` describes. Raises ``FormatError`` if its shape is another."""
-    value = evaluate(expr, load)
+def materialise(
+    spec: Transform | StateSpec, expr: WeightExpr, load: Load, states: States = _NO_STATES
+) -> Array:
+    """``expr``, evaluated as by ``evaluate``, as the dense array that ``spec`` describes. Raises
+    ``FormatError`` if its shape is another."""
+    value = evaluate(expr, load, states)
     if value.shape != spec.shape:
         raise FormatError(
             f"{spec.name}: its expression {brief(expr)} gives shape {list(value.shape)}, "
@@ -96,13 +108,18 @@ def content_key(spec: Transform | StateSpec, expr: WeightExpr) -> str:
 
 def check(expr: object) -> None:
     """Raises ``FormatError`` if ``expr`` is not in the grammar, without evaluating it."""
-    for _ in _tensors(expr, MAX_DEPTH):
+    for _ in _leaves(expr, MAX_DEPTH):
         pass
 
 
 def tensors_of(expr: WeightExpr) -> list[str]:
     """The keys of the original weights in ``expr``, each once, in the order of their first use."""
-    return list(dict.fromkeys(_tensors(expr, MAX_DEPTH)))
+    return list(dict.fromkeys(key for kind, key in _leaves(expr, MAX_DEPTH) if kind == "tensor"))
+
+
+def reads_of(expr: WeightExpr) -> frozenset[str]:
+    """The keys of everything in ``expr`` that may be a state: original weights and buffers."""
+    return frozenset(key for _, key in _leaves(expr, MAX_DEPTH))
 
 
 def shape_of(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[int, ...]:
@@ -121,35 +138,38 @@ def brief(expr: object) -> str:
     return text if len(text) < 120 else f"{text[:117]}..."
 
 
-def _tensors(expr: object, depth: int) -> Iterator[str]:
-    """The keys in ``expr``, which is checked on the way."""
+def _leaves(expr: object, depth: int) -> Iterator[tuple[str, str]]:
+    """("tensor" or "buffer", key) of all that ``expr`` reads; it is checked on the way."""
     if depth == 0:
         raise FormatError(f"a weight expression is nested more than {MAX_DEPTH} levels deep")
     match expr:
         case ["tensor", str(key)]:
-            yield key
+            yield "tensor", key
+        case ["buffer", str(key), ["const", *_] as start]:
+            yield "buffer", key
+            yield from _leaves(start, depth - 1)
         case ["const", str(dtype), [*shape], str(data)] if dtype in ITEM_SIZE and _sizes(shape):
             _constant(dtype, shape, data)
         case [str(name), a, b] if name in _BINARY:
-            yield from _tensors(a, depth - 1)
-            yield from _tensors(b, depth - 1)
+            yield from _leaves(a, depth - 1)
+            yield from _leaves(b, depth - 1)
         case [str(name), a] if name in _UNARY:
-            yield from _tensors(a, depth - 1)
+            yield from _leaves(a, depth - 1)
         case [str(name), a, [*axes]] if name in _REDUCTIONS and _sizes(axes):
-            yield from _tensors(a, depth - 1)
+            yield from _leaves(a, depth - 1)
         case ["reshape" | "broadcast" | "permute", a, [*sizes]] if _sizes(sizes):
-            yield from _tensors(a, depth - 1)
+            yield from _leaves(a, depth - 1)
         case ["pad", a, [*pairs]] if all(isinstance(p, list) and len(p) == 2 and _sizes(p) for p in pairs):
-            yield from _tensors(a, depth - 1)
+            yield from _leaves(a, depth - 1)
         case ["slice", a, [*parts]] if all(
             isinstance(p, list) and len(p) == 3 and _sizes(p) and p[2] > 0 for p in parts
         ):
-            yield from _tensors(a, depth - 1)
+            yield from _leaves(a, depth - 1)
         case ["concat", [_, *_] as items, int(axis)] if 0 <= axis < MAX_RANK:
             for item in items:
-                yield from _tensors(item, depth - 1)
+                yield from _leaves(item, depth - 1)
         case ["cast", a, str(dtype)] if dtype in ITEM_SIZE:
-            yield from _tensors(a, depth - 1)
+            yield from _leaves(a, depth - 1)
         case _:
             raise FormatError(f"{brief(expr)} is not a weight expression; see npu_runtime.transforms")
 
@@ -177,35 +197,38 @@ def _wide(array: Array) -> Array:
     return array.astype(np.float64) if array.dtype.kind in "fV" else array
 
 
-def _evaluate(expr: WeightExpr, load: Load) -> Array:
+def _evaluate(expr: WeightExpr, load: Load, states: States) -> Array:
     match expr:
         case ["tensor", str(key)]:
-            return load(key)
+            return states[key] if key in states else load(key)
+        case ["buffer", str(key), start]:
+            return states[key] if key in states else _evaluate(start, load, states)
         case ["const", str(dtype), [*shape], str(data)]:
             return _constant(dtype, shape, data)
         case [str(name), a, b] if name in _BINARY:
-            return np.asarray(_BINARY[name](_wide(_evaluate(a, load)), _wide(_evaluate(b, load))))
+            left, right = (_wide(_evaluate(item, load, states)) for item in (a, b))
+            return np.asarray(_BINARY[name](left, right))
         case [str(name), a] if name in _UNARY:
-            return np.asarray(_UNARY[name](_wide(_evaluate(a, load))))
+            return np.asarray(_UNARY[name](_wide(_evaluate(a, load, states))))
         case [str(name), a, [*axes]] if name in _REDUCTIONS:
-            return _REDUCTIONS[name](_wide(_evaluate(a, load)), tuple(axes))
+            return _REDUCTIONS[name](_wide(_evaluate(a, load, states)), tuple(axes))
         case ["reshape", a, [*sizes]]:
-            return _evaluate(a, load).reshape(sizes)
+            return _evaluate(a, load, states).reshape(sizes)
         case ["permute", a, [*axes]]:
-            return _evaluate(a, load).transpose(axes)
+            return _evaluate(a, load, states).transpose(axes)
         case ["broadcast", a, [*sizes]]:
-            return np.broadcast_to(_evaluate(a, load), sizes)
+            return np.broadcast_to(_evaluate(a, load, states), sizes)
         case ["pad", a, [*pairs]]:
-            return _pad(_evaluate(a, load), pairs)
+            return _pad(_evaluate(a, load, states), pairs)
         case ["slice", a, [*parts]]:
-            value = _evaluate(a, load)
+            value = _evaluate(a, load, states)
             if len(parts) != value.ndim:
                 raise ValueError(f"{len(parts)} slices for {value.ndim} dims")
             return value[tuple(slice(*part) for part in parts)]
         case ["concat", [*items], int(axis)]:
-            return np.concatenate([_evaluate(item, load) for item in items], axis)
+            return np.concatenate([_evaluate(item, load, states) for item in items], axis)
         case ["cast", a, str(dtype)]:
-            return _evaluate(a, load).astype(numpy_dtype(dtype))
+            return _evaluate(a, load, states).astype(numpy_dtype(dtype))
     raise FormatError(f"{brief(expr)} is not a weight expression; see npu_runtime.transforms")
 
 
@@ -229,6 +252,8 @@ def _shape(expr: WeightExpr, shapes: Callable[[str], tuple[int, ...]]) -> tuple[
     match expr:
         case ["tensor", key]:
             return shapes(key)
+        case ["buffer", _, start]:
+            return _shape(start, shapes)
         case ["const", _, shape, _]:
             return tuple(shape)
         case ["matmul", a, b]:

@@ -3,140 +3,21 @@ state."""
 
 from __future__ import annotations
 
-import difflib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from npu_runtime import env, transforms
 from npu_runtime.backend import Backend, Memory
-from npu_runtime.buffer import as_bytes, to_array
-from npu_runtime.dtypes import Array, nbytes, spec_text
-from npu_runtime.errors import FormatError, WeightsMismatchError
-from npu_runtime.program import CompiledProgram, StateSpec, Transform, WeightExpr
-from npu_runtime.safetensors_file import CHECKSUMS, SafetensorsFile, checksum, write_safetensors
-
-_KIND, _DIGEST, _CONTENTS = "npubin", "transform_digest", "contents"
-_INDEX = "model.safetensors.index.json"
-
-
-Wanted = Transform | StateSpec
-
-
-class Source(Protocol):
-    """Where weights come from."""
-
-    name: str
-    stable: bool
-    """Whether what ``make`` gives never changes."""
-
-    def check(self, wanted: Iterable[Wanted]) -> None:
-        """Raises ``WeightsMismatchError`` unless every one of ``wanted`` can be made."""
-
-    def make(self, spec: Wanted) -> Array:
-        """The dense array of a transform, or of a state's initial content."""
-
-
-def _expr(spec: Wanted) -> WeightExpr:
-    """How ``spec`` is made. A state without initial content starts as zeros and never gets here."""
-    expr = spec.expr if isinstance(spec, Transform) else spec.init
-    if expr is None:
-        raise FormatError(f"state {spec.name!r} has no initial content")
-    return expr
-
-
-class Original:
-    """A model's original state_dict: key -> a function that reads the tensor."""
-
-    def __init__(
-        self, name: str, shapes: Mapping[str, tuple[int, ...]], load: Callable[[str], Array], *, stable: bool
-    ) -> None:
-        self.name = name
-        self.stable = stable
-        self._shapes = shapes
-        self._load = load
-
-    def check(self, wanted: Iterable[Wanted]) -> None:
-        specs = list(wanted)
-        keys = dict.fromkeys(key for spec in specs for key in transforms.tensors_of(_expr(spec)))
-        _require(self.name, [key for key in keys if key not in self._shapes], self._shapes)
-        wrong = [problem for spec in specs if (problem := self._misfit(spec))]
-        if wrong:
-            more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
-            raise WeightsMismatchError(
-                f"{self.name} does not fit the program: {'; '.join(wrong[:5])}{more}; use the "
-                "weights of the model that was compiled"
-            )
-
-    def _misfit(self, spec: Wanted) -> str | None:
-        expr = _expr(spec)
-        try:
-            shape = transforms.shape_of(expr, self._shapes.__getitem__)
-            if shape == spec.shape:
-                return None
-            why = f"gives {list(shape)}, not {list(spec.shape)}"
-        except FormatError as error:
-            why = str(error)
-        has = ", ".join(f"{key} {list(self._shapes[key])}" for key in transforms.tensors_of(expr))
-        return f"{spec.name!r}, made of {has}, {why}"
-
-    def make(self, spec: Wanted) -> Array:
-        return transforms.materialise(spec, _expr(spec), self._load)
-
-
-class Prepared:
-    """The file that ``prepare_file`` made: a tensor per transform."""
-
-    stable = True
-
-    def __init__(self, file: SafetensorsFile) -> None:
-        self.name = str(file.path)
-        self._file = file
-        try:
-            self._contents, self._sums = (
-                msgspec.json.decode(file.metadata[key], type=dict[str, str]) for key in (_CONTENTS, CHECKSUMS)
-            )
-        except (KeyError, msgspec.DecodeError) as error:
-            raise FormatError(
-                f"{self.name}: its metadata is damaged: {error!r}; prepare the weights again"
-            ) from None
-        self._names = {content: name for name, content in self._contents.items()}
-
-    def check(self, wanted: Iterable[Wanted]) -> None:
-        for spec in wanted:
-            self._find(spec)
-
-    def make(self, spec: Wanted) -> Array:
-        name = self._find(spec)
-        if name is None:
-            return transforms.materialise(spec, _expr(spec), self._file.tensor)
-        array = self._file.tensor(name)
-        if checksum(self._contents[name], as_bytes(array).data) != self._sums.get(name):
-            raise FormatError(f"{self.name}: tensor {name!r} is damaged; prepare the weights again")
-        return array
-
-    def _find(self, spec: Wanted) -> str | None:
-        """The tensor that is ``spec``; None if it is made of constants alone and is not in the file."""
-        expr = _expr(spec)
-        name = self._names.get(transforms.content_key(spec, expr))
-        if name is None or name not in self._file.entries:
-            if not transforms.tensors_of(expr):
-                return None
-            raise WeightsMismatchError(
-                f"{self.name} was prepared for another program: {spec.name!r} is "
-                f"{'made otherwise' if spec.name in self._contents else 'missing'} there; prepare the "
-                "weights again (doit weights:<model>) or load the original weights"
-            )
-        entry = self._file.entries[name]
-        if (entry.shape, entry.dtype) != (spec.shape, spec.dtype):
-            raise FormatError(
-                f"{self.name}: {name!r} is {spec_text(entry.dtype, entry.shape)}, its metadata says "
-                f"{spec_text(spec.dtype, spec.shape)}; prepare the weights again"
-            )
-        return name
+from npu_runtime.buffer import as_bytes
+from npu_runtime.dtypes import Array, nbytes, numpy_dtype, spec_text
+from npu_runtime.errors import WeightsMismatchError
+from npu_runtime.program import CompiledProgram, StateSpec, Transform
+from npu_runtime.safetensors_file import write_safetensors
+from npu_runtime.weight_sources import CONTENTS, DIGEST, KIND, Source, open_source
 
 
 class Tensors:
@@ -191,11 +72,17 @@ class Weights:
 
     Its source stays open, and a tensor is prepared when a program first needs it, once per (tensor,
     transform).
+
+    A program that was extracted alone takes a buffer that it only reads for a weight, or for a constant. As
+    soon as another program has changed that buffer, what is made of it is made of its present content.
     """
 
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors
         self._states: dict[str, tuple[StateSpec, Memory]] = {}
+        self._changed: dict[str, int] = {}
+        self._changes = 0
+        self._made: dict[str, tuple[list[int], Memory]] = {}
 
     def __repr__(self) -> str:
         return f"Weights({self.tensors.source.name!r}, {self.tensors.nbytes} bytes on {self.device.name!r})"
@@ -212,6 +99,50 @@ class Weights:
         """Puts every state back to its initial content."""
         for spec, memory in self._states.values():
             self._fill(spec, memory)
+        self._changed.clear()
+
+    @property
+    def changed(self) -> Set[str]:
+        """The names of the states that programs have changed so far."""
+        return self._changed.keys()
+
+    def note_changes(self, states: Iterable[StateSpec]) -> None:
+        """Programs have changed the content of ``states``."""
+        self._changes += 1
+        self._changed.update((spec.name, self._changes) for spec in states)
+
+    def memory(self, transform: Transform) -> Memory:
+        """The device memory of ``transform`` with the present content of changed states."""
+        reads = self._changed_reads(transform)
+        if not reads:
+            return self.tensors.memory(transform)
+        key = transforms.content_key(transform, transform.expr)
+        versions, memory = self._made.get(key, ([], None))
+        now = [self._changed[name] for name in reads]
+        if memory is None or versions != now:
+            data = as_bytes(self.tensors.source.make(transform, self._contents(reads)))
+            memory = memory or self.device.allocate(data.size)
+            self.device.write(memory, data)
+            self._made[key] = (now, memory)
+        return memory
+
+    def array(self, transform: Transform) -> Array:
+        """``transform`` as an array in host memory with the present content of changed states."""
+        reads = self._changed_reads(transform)
+        if not reads:
+            return self.tensors.array(transform)
+        return self.tensors.source.make(transform, self._contents(reads))
+
+    def read_state(self, spec: StateSpec) -> Array:
+        """The present content of a state."""
+        content = np.empty(spec.shape, numpy_dtype(spec.dtype))
+        if content.size:
+            self.device.read(self.state(spec), as_bytes(content))
+        return content
+
+    def changed_content(self, key: str) -> Array | None:
+        """The present content of the state ``key`` if a program has changed it."""
+        return self.read_state(self._states[key][0]) if key in self._changed else None
 
     def state(self, spec: StateSpec) -> Memory:
         """The memory of a state, with its initial content at the first call. Raises ``WeightsMismatchError``
@@ -228,6 +159,14 @@ class Weights:
                 "from the same model, or give each its own new_state()"
             )
         return known[1]
+
+    def _changed_reads(self, transform: Transform) -> list[str]:
+        if not self._changed:
+            return []
+        return sorted(transforms.reads_of(transform.expr) & self._changed.keys())
+
+    def _contents(self, names: Iterable[str]) -> dict[str, Array]:
+        return {name: self.read_state(self._states[name][0]) for name in names}
 
     def _fill(self, spec: StateSpec, memory: Memory) -> None:
         if spec.init is None:
@@ -248,7 +187,7 @@ def load_weights(
     Raises ``WeightsMismatchError`` naming every tensor that is missing, or if the file was prepared for
     another program; ``FormatError`` for a damaged file; ``OSError`` for one that cannot be read.
     """
-    tensors = Tensors(_open(source), device)
+    tensors = Tensors(open_source(source), device)
     tensors.check(program)
     env.debug(env.STAGES, f"weights of {program.model}: {tensors.source.name}")
     return Weights(tensors)
@@ -266,7 +205,7 @@ def prepare_file(
 
     Raises as ``load_weights``.
     """
-    opened = _open(source)
+    opened = open_source(source)
     unique: dict[str, Transform] = {}
     for spec in wanted:
         if unique.setdefault(spec.name, spec) != spec:
@@ -282,84 +221,9 @@ def prepare_file(
         {spec.name: (spec.shape, spec.dtype) for spec in ordered},
         ((spec.name, opened.make(spec)) for spec in ordered),
         {
-            _KIND: "prepared",
-            _DIGEST: transforms.digest(ordered),
-            _CONTENTS: msgspec.json.encode(contents, order="sorted").decode(),
+            KIND: "prepared",
+            DIGEST: transforms.digest(ordered),
+            CONTENTS: msgspec.json.encode(contents, order="sorted").decode(),
         },
         contents,
-    )
-
-
-def _open(source: str | Path | Mapping[str, object]) -> Source:
-    if isinstance(source, Mapping):
-        arrays = source
-        return Original(
-            "the mapping",
-            {key: tuple(_shape(value)) for key, value in arrays.items()},
-            lambda key: to_array(arrays[key]),
-            stable=False,
-        )
-    path = Path(source)
-    if path.is_dir():
-        return _open_folder(path)
-    file = SafetensorsFile(path)
-    if file.metadata.get(_KIND) == "prepared":
-        return Prepared(file)
-    if file.metadata.keys() & {_KIND, _DIGEST, _CONTENTS, CHECKSUMS}:
-        raise FormatError(
-            f"{path}: its metadata is that of prepared weights, but damaged; prepare them again"
-        )
-    return _original(str(path), [file])
-
-
-def _open_folder(path: Path) -> Source:
-    index = path / _INDEX
-    if index.exists():
-        try:
-            names = sorted(set(msgspec.json.decode(index.read_bytes())["weight_map"].values()))
-        except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"{index}: not an index of safetensors files: {error!r}") from None
-        if not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise FormatError(f"{index}: names files outside its folder")
-        files = [path / name for name in names]
-    else:
-        files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise FormatError(
-            f"{path}: has no .safetensors file; give a safetensors file or a folder that has some"
-        )
-    return _original(str(path), [SafetensorsFile(file) for file in files])
-
-
-def _original(name: str, files: Iterable[SafetensorsFile]) -> Original:
-    where: dict[str, SafetensorsFile] = {}
-    for file in files:
-        for key in file.entries:
-            if key in where:
-                raise FormatError(
-                    f"{name}: tensor {key!r} is in {where[key].path.name} and in {file.path.name}"
-                )
-            where[key] = file
-    shapes = {key: file.entries[key].shape for key, file in where.items()}
-    return Original(name, shapes, lambda key: where[key].tensor(key), stable=True)
-
-
-def _shape(value: object) -> Iterable[int]:
-    shape: Iterable[int] | None = getattr(value, "shape", None)
-    return to_array(value).shape if shape is None else shape
-
-
-def _require(name: str, missing: list[str], present: Iterable[str]) -> None:
-    if not missing:
-        return
-    known = list(present)
-    lines = []
-    for key in missing:
-        near = [other for other in known if other.endswith(f".{key}") or key.endswith(f".{other}")]
-        if not near and len(missing) <= 20:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-        lines.append(f"{key} (there is {near[0]})" if near else key)
-    raise WeightsMismatchError(
-        f"{name} lacks {len(missing)} tensor{'s' if len(missing) > 1 else ''} that the "
-        f"program needs: {', '.join(lines)}; it has {len(known)}: use the weights of the compiled model"
     )

@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from torch_ir.errors import IRError
     from torch_ir.extract import extract_ir
     from torch_ir.ir import IR
+    from torch_ir.sharing import share_states
 
-__all__ = ["IR", "IRError", "extract_ir"]
+__all__ = ["IR", "IRError", "extract_ir", "share_states"]
 
-_HOMES = {"IR": "torch_ir.ir", "IRError": "torch_ir.errors", "extract_ir": "torch_ir.extract"}
+_HOMES = {
+    "IR": "torch_ir.ir",
+    "IRError": "torch_ir.errors",
+    "extract_ir": "torch_ir.extract",
+    "share_states": "torch_ir.sharing",
+}
 
 
 def __getattr__(name: str) -> Any:
