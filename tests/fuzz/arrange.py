@@ -117,8 +117,10 @@ def _triangle(m: Maker, x: Tensor) -> Function:
 
 
 def _unfold(m: Maker, x: Tensor) -> Function:
+    """Windows, in memory of their own: PyTorch's ``select_scatter`` keeps the overlap of a view's elements,
+    and then changes those that it should not."""
     dim, size, step = m.dim(x), m.rng.randint(1, 3), m.rng.randint(1, 2)
-    return lambda _, t: t.unfold(dim, size, step)
+    return lambda _, t: t.unfold(dim, size, step).contiguous()
 
 
 def _pick(m: Maker, x: Tensor) -> Function:

@@ -72,7 +72,7 @@ _smooth = any_of(
     lambda t: torch.asinh(t), lambda t: torch.sinh(t.tanh()), lambda t: (t.abs() + 1).log2(),
 )  # fmt: skip
 _jumping = jump(
-    lambda t: (t * 2 + 0.5) - (t * 2 + 0.5).round(),
+    lambda t: t * 2 - (t * 2).round(),  # whole numbers for some, halves for others
     torch.floor, torch.ceil, torch.round, torch.trunc, torch.frac,
 )  # fmt: skip
 _signs = jump(
