@@ -93,6 +93,14 @@ def test_what_draws_numbers_does_not_decompose() -> None:
     assert decompose(ir, graphs.CPU) == ir
 
 
+def test_what_the_tables_compute_in_another_way_does_not_decompose() -> None:
+    image = torch.arange(32, dtype=torch.uint8).reshape(1, 2, 4, 4)
+    ir, _ = extracted(lambda x: torch.nn.functional.interpolate(x, (3, 5), mode="bilinear"), (image,), False)
+    assert decompose(ir, graphs.CPU) == ir
+    with pytest.raises(UnsupportedOpError, match="interpolation of whole numbers"):
+        compile_ir(ir)
+
+
 def test_coverage_and_partition_see_what_nodes_become() -> None:
     ir, _ = extracted(
         lambda x: torch.special.i0(torch.logaddexp(x, x + 1)) + torch.trapz(x).sum(), (values(3, 5),), False

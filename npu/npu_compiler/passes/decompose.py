@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from npu_compiler.dtypes import is_float
 from npu_compiler.ops import load_all
 from npu_compiler.passes.lower import lower_known
 from npu_compiler.target import Target
 from torch_ir.functionalize import is_in_place
-from torch_ir.ir import IR
+from torch_ir.ir import IR, Node
 
 
 def decompose(ir: IR, target: Target) -> IR:
@@ -15,7 +16,7 @@ def decompose(ir: IR, target: Target) -> IR:
 
     Without PyTorch, and for a node of which its tables say nothing, the node stays and is refused.
     """
-    refused = _refused(ir)
+    refused = _refused(ir) - {node.name for node in ir.nodes if _is_inexact(node)}
     known = load_all()[1].keys()
     try:
         while refused:
@@ -28,6 +29,12 @@ def decompose(ir: IR, target: Target) -> IR:
         if error.name != "torch":
             raise
     return ir
+
+
+def _is_inexact(node: Node) -> bool:
+    """Whether PyTorch's table gives other numbers than its kernel: images of whole numbers are interpolated
+    with weights of few bits there."""
+    return "upsample" in node.op and "nearest" not in node.op and not is_float(node.out.dtype)
 
 
 def _refused(ir: IR) -> frozenset[str]:
