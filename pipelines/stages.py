@@ -85,8 +85,9 @@ STAGES: tuple[Stage, ...] = (
         knobs=("weights", "verify.dataset.package", "verify.dataset.version", "verify.dataset.sha256",
                "verify.dataset.files", "verify.sentences.package", "verify.sentences.version",
                "verify.sentences.sha256", "verify.sentences.tokenizer"),
-        code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.packages", "pipelines.factory"),
-        libraries=("torch", "safetensors"), builds_model=_weights_are_random, per_target=False,
+        code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.gguf_checkpoint", "pipelines.packages",
+              "pipelines.factory"),
+        libraries=("torch", "safetensors", "gguf"), builds_model=_weights_are_random, per_target=False,
     ),
     Stage(
         "extract", "pipelines.extract:run", "turns the PyTorch module into ir.json, one per program",

@@ -88,7 +88,7 @@ def wrong_checkpoints(folder: Path) -> None:
     ("list.pth", "", r"list\.pth holds a list, not a state_dict"),
     ("cut.pth", "", r"cut\.pth cannot be read as a checkpoint of tensors alone"),
     ("evil.pth", "", r"evil\.pth cannot be read as a checkpoint of tensors alone"),
-    ("net.zip", "", r"net\.zip: only \.safetensors, \.pth, \.pt and \.bin files can be read"),
+    ("net.zip", "", r"net\.zip: only \.safetensors, \.gguf, \.pth, \.pt and \.bin files can be read"),
     ("cut.safetensors", "", r"cut\.safetensors is not a whole safetensors file"),
 ])
 def test_a_wrong_checkpoint_is_refused(
