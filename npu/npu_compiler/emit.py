@@ -16,7 +16,7 @@ from npu_compiler.target import Target
 from npu_compiler.tuning import Tile, igemm_tile
 from npu_compiler.views import View, place
 from npu_compiler.weights import Pack, Transforms, as_stored, constant_exprs
-from npu_runtime.program import Transform, WeightExpr
+from npu_runtime.program import HOST_CHECKED, Transform, WeightExpr
 from torch_ir.expr import Dim, bounds_of, gcd_of, product, symbol, symbols_of
 from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, Output, TensorSpec
 
@@ -182,16 +182,18 @@ class Emitter:
         shown: Mapping[str, int | str] | None = None,
         dtype: str = "f32",
         cost: Cost | None = None,
-        indexes: bool = False,
+        indexes: bool | None = None,
     ) -> None:
         """Enqueues a kernel. ``shown`` are the parameters that its name spells out.
 
-        ``indexes``: the kernel is given indices, and checks them: its template gets the parameter ``checked``
-        and, where that is true, two more arguments at the end (``lib/faults.cl.j2``).
+        ``indexes``: the kernel is given indices, and reports those out of range if it is true and the program
+        is to check them: its template gets the parameter ``checked`` and, where that is true, two more
+        arguments at the end (``lib/faults.cl.j2``).
         """
-        if indexes:
-            params = {**params, "checked": self.options.check_indices}
-            args = [*args, *(self._fault_args() if self.options.check_indices else ())]
+        if indexes is not None:
+            checked = indexes and self.options.check_indices
+            params = {**params, "checked": checked}
+            args = [*args, *(self._fault_args() if checked else ())]
         entry = kernel_name(op, dtype, variant, shown or {}, {"template": template, **params})
         self.calls.append(
             KernelCall(
@@ -206,16 +208,19 @@ class Emitter:
             )
         )
 
-    def bound_input(self, index: View, rows: Dim, *, wrap: bool) -> None:
+    def bound_input(self, index: View, rows: Dim, *, wrap: bool) -> bool:
         """Where ``index`` is a whole program input, perhaps repeated, has its values checked before a run:
-        they index ``rows`` rows (from the end as well with ``wrap``)."""
+        they index ``rows`` rows (from the end as well with ``wrap``). Returns whether a kernel that is given
+        them must check them all the same."""
         info = self.buffers[index.buffer]
         strided = zip(index.shape, index.strides, strict=True)
         distinct = product(size for size, stride in strided if stride != 0)
-        if info.kind == "input" and distinct == self.ir.inputs[info.ref].numel:
-            most = self.bounds(rows)[1]
-            low, high = self.input_bounds.get(info.ref, (-most, most - 1))
-            self.input_bounds[info.ref] = (max(low, -most if wrap else 0), min(high, most - 1))
+        if info.kind != "input" or distinct != self.ir.inputs[info.ref].numel:
+            return True
+        most = self.bounds(rows)[1]
+        low, high = self.input_bounds.get(info.ref, (-most, most - 1))
+        self.input_bounds[info.ref] = (max(low, -most if wrap else 0), min(high, most - 1))
+        return not isinstance(rows, int) or self.bounds(distinct)[1] > HOST_CHECKED
 
     def _fault_args(self) -> tuple[BufferUse, ScalarUse]:
         """The program's fault buffer, and a number of its own in it."""

@@ -18,15 +18,13 @@ from npu_runtime.dtypes import nbytes
 from npu_runtime.errors import DeviceError, InputError
 from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
-from npu_runtime.program import Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
+from npu_runtime.program import HOST_CHECKED, Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
 from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
 
 _KEPT_SIZES = 256
 _KEPT_OUTPUTS = 16
-#: Inputs of more elements are not scanned for indices out of range where the kernels check them.
-_SCANNED = 1 << 14
 _MACHINE_OPTIONS = ("-cl-std=CL1.2",)
 
 _warned: set[tuple[str, str]] = set()
@@ -165,7 +163,7 @@ class Executor:
         self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
     ) -> dict[str, NPUBuffer]:
         program, device = self.program, self.device
-        arrays, shapes = accept(self._inputs, inputs, device, _SCANNED if self._faults else None)
+        arrays, shapes = accept(self._inputs, inputs, device, HOST_CHECKED if self._faults else None)
         values = bind(program, shapes)
         check_weights(weights, device)
         sizes = self._bind_sizes(values)

@@ -11,6 +11,10 @@ from typing import Any, Literal, TypeAlias, Union
 
 import msgspec
 
+#: An integer input of at most so many elements has its values checked before every run, where ``IOSpec``
+#: bounds them; kernels check the indices in larger ones.
+HOST_CHECKED = 1 << 14
+
 FORMAT_VERSION = 2
 
 #: A size: a number, or an expression over the program's symbols ("s0*3136 + 1"; + - * // % min max).

@@ -119,6 +119,15 @@ def test_large_inputs_are_checked_on_the_device(guarded: graphs.GuardedDevice) -
         graphs.run(program, guarded, {"x": TABLE.numpy(), "i": np.where(ids == 3, 5, ids)})
 
 
+@pytest.mark.parametrize("count", [7, 1 << 14, (1 << 14) + 1])
+def test_small_inputs_are_checked_before_a_run_alone(count: int) -> None:
+    """Reading what kernels found takes longer than looking at a few numbers."""
+    module = torch.nn.Embedding(5, 3)
+    program = compile_ir(extract_ir(module, torch.zeros(count, dtype=torch.int64)))
+    assert program.input_specs[0].upper == 4
+    assert any(buffer.kind == "fault" for buffer in program.buffers) == (count > 1 << 14)
+
+
 @pytest.mark.parametrize("name", ["index_both", "index_put_both"])
 def test_unchecked_programs_read_zeros_and_write_nothing(name: str, guarded: graphs.GuardedDevice) -> None:
     program = _program(name, computed=True, check_indices=False)

@@ -62,7 +62,7 @@ def _emit_gather(e: Emitter, node: Node) -> None:
     x, index, dim = e.view(node.inputs[0]), e.view(node.inputs[1]), as_int(node.attrs["dim"])
     out = e.output(node)
     check_dtypes(e, [x.dtype, index.dtype], stored=True)
-    e.bound_input(index, x.shape[dim], wrap=False)
+    unchecked = e.bound_input(index, x.shape[dim], wrap=False)
     length = index.shape[dim]
     rows = rows_along(e, dim, [index, out, x], [length, x.shape[dim]])
     grain = max(min(e.target.grain, e.bounds(length)[1]), 1)
@@ -91,7 +91,7 @@ def _emit_gather(e: Emitter, node: Node) -> None:
         ],
         global_size=(ceil_div(length, grain), rows.items),
         cost=Cost(0, out.spec.nbytes + index.spec.nbytes, out.spec.nbytes),
-        indexes=True,
+        indexes=unchecked,
     )
 
 
@@ -132,7 +132,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
     dim, combine = as_int(node.attrs["dim"]), str(node.attrs.get("combine", "set"))
     check_dtypes(e, [target.dtype, index.dtype], stored=combine == "set")
     out = e.updated(node)
-    e.bound_input(index, out.shape[dim], wrap=False)
+    unchecked = e.bound_input(index, out.shape[dim], wrap=False)
     length = index.shape[dim]
     rows = rows_along(e, dim, [index, source, out], [length, out.shape[dim]])
     params = {
@@ -160,7 +160,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
         ],
         global_size=(rows.items,),
         cost=Cost(index.spec.numel, source.spec.nbytes + index.spec.nbytes, source.spec.nbytes),
-        indexes=True,
+        indexes=unchecked,
     )
 
 

@@ -41,7 +41,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
     index = e.dense(index, node, "index")
     rows, width = target.shape
     wrap = bool(node.attrs.get("wrap"))
-    e.bound_input(index, rows, wrap=wrap)
+    unchecked = e.bound_input(index, rows, wrap=wrap)
     symbols, symbol_args = e.symbol_args(
         [*target.shape, *source.strides, source.offset, index.offset, *index.shape]
     )
@@ -77,7 +77,7 @@ def _emit_scatter(e: Emitter, node: Node) -> None:
         ],
         global_size=(ceil_div(width, grain),),
         cost=Cost(0, source.spec.nbytes, source.spec.nbytes),
-        indexes=True,
+        indexes=unchecked,
     )
 
 

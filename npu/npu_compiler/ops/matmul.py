@@ -179,7 +179,7 @@ def _emit_gather(e: Emitter, node: Node) -> None:
         row_start = f"row / {step} * ({size_text(width * step)}) + row % {step}"
     index = e.dense(index, node, "index")
     wrap = bool(node.attrs.get("wrap"))
-    e.bound_input(index, rows, wrap=wrap)
+    unchecked = e.bound_input(index, rows, wrap=wrap)
     everything = [replace(table, shape=table.shape), index, out]
     symbols, symbol_args = e.symbol_args(
         [rows, width, *table.strides, table.offset, index.offset, out.offset]
@@ -212,7 +212,7 @@ def _emit_gather(e: Emitter, node: Node) -> None:
         ],
         global_size=(product(index.shape),),
         cost=Cost(0, out.spec.nbytes, out.spec.nbytes),
-        indexes=True,
+        indexes=unchecked,
     )
 
 
