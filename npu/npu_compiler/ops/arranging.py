@@ -229,7 +229,8 @@ def _emit_insert(e: Any, node: Node) -> None:
 
 
 def _reference_insert(torch: Any, x: Any, source: Any, dim: int, start: int, step: int) -> Any:
-    return x.slice_scatter(source, dim, start, start + step * source.shape[dim], step)
+    # NOTE: of a view whose elements overlap (unfold), PyTorch keeps the overlap and writes into neighbours
+    return x.contiguous().slice_scatter(source, dim, start, start + step * source.shape[dim], step)
 
 
 register(
