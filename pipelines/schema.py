@@ -233,6 +233,8 @@ class VerifyKnobs(Section):
     min_top1: Share | None = None
     """Share of the labelled images whose best class must be right."""
     min_top5: Share | None = None
+    min_agreement: Share | None = None
+    """Share of the rows of class scores whose best class must be PyTorch's, on every output and input."""
     samples: Positive = 2
     """Made-up inputs to compare on, beside the data set."""
     seed: Annotated[int, Field(ge=0)] = 0

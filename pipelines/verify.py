@@ -137,7 +137,7 @@ def run(job: Job) -> Observed:
         passed=True,
         tolerance={
             name: getattr(knobs, name)
-            for name in ("max_relative_error", "min_snr_db", "min_top1", "min_top5")
+            for name in ("max_relative_error", "min_snr_db", "min_agreement", "min_top1", "min_top5")
         },
         checks=checks,
         environment=environment_of(compiled.device, ("torch", "numpy", "pillow")),
@@ -178,6 +178,11 @@ def problem_of(check: TensorCheck, knobs: VerifyKnobs) -> str | None:
     if knobs.min_snr_db is not None and errors.snr_db is not None and errors.snr_db < knobs.min_snr_db:
         return (
             f"{where} has an SNR of {errors.snr_db:.1f} dB; verify.min_snr_db asks for {knobs.min_snr_db:.1f}"
+        )
+    if knobs.min_agreement is not None and check.top1 is not None and check.top1 < knobs.min_agreement - 1e-9:
+        return (
+            f"{where} has PyTorch's best class in {check.top1:.1%} of its rows; "
+            f"verify.min_agreement asks for {knobs.min_agreement:.1%}"
         )
     return None
 

@@ -19,7 +19,8 @@ from pipelines import bench, compile, extract, fetch, report, verify, weights
 from pipelines.config import load_config
 from pipelines.first_jump import find_jump
 from pipelines.job import Job
-from pipelines.results import BenchResult, VerifyResult, read_history, read_result
+from pipelines.results import BenchResult, ErrorStats, TensorCheck, VerifyResult, read_history, read_result
+from pipelines.schema import VerifyKnobs
 from pipelines.verify import VerifyError
 from torch_ir.ir import IR, Node, Output, TensorSpec
 
@@ -185,3 +186,16 @@ def test_the_first_jump_is_found(errors: dict[str, float], node: str | None) -> 
     assert (jump.node if jump else None) == node
     if jump is not None:
         assert f"{jump.op}, {jump.loc}" in str(jump)
+
+
+@pytest.mark.parametrize(("wanted", "share", "fails"), [
+    (1.0, 0.95, True), (0.95, 0.95, False), (None, 0.5, False), (1.0, None, False), (1.0, 1.0, False)])
+def test_rows_with_another_best_class_fail_below_the_wanted_share(
+        wanted: float | None, share: float | None, fails: bool) -> None:
+    check = TensorCheck("main", "logits", "output", "images", {}, (20, 1000), 1,
+                        ErrorStats(1e-6, 1e-7, 1e-6, 120.0, 20000), share, share)
+    problem = verify.problem_of(check, VerifyKnobs(min_agreement=wanted))
+    assert (problem is not None) == fails
+    if problem:
+        assert "main.logits on images has PyTorch's best class in 95.0% of its rows" in problem
+        assert "verify.min_agreement asks for 100.0%" in problem
