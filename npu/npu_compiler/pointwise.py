@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -114,9 +114,8 @@ def emit_fill(e: Emitter, target: View, value: Attr, node: Node) -> None:
 
 def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target: View, node: Node) -> None:
     """``target[...] = body(sources[...])``; all views have the target's shape."""
-    check_dtypes(
-        e, [target.dtype, *(view.dtype for view in sources), *(step.dtype for step in body)], stored=True
-    )
+    dtypes = [target.dtype, *(view.dtype for view in sources), *(step.dtype for step in body)]
+    check_dtypes(e, dtypes, stored=True)
     if any(e.bounds(size)[1] == 0 for size in target.shape):
         return
     everything = [target, *(replace(view, shape=target.shape) for view in sources)]
@@ -156,7 +155,7 @@ def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target:
         "target": operands[0],
         "sources": operands[1:],
         "lines": lines,
-        "half": bool(body) and uses_half((*(v.dtype for v in everything), *(step.dtype for step in body))),
+        "half": bool(body) and not HALF.isdisjoint(dtypes),
         "index_type": kind,
         "symbols": symbols,
         "result": f"t{len(body) - 1}" if body else "i0",
@@ -188,11 +187,6 @@ def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target:
         global_size=(ceil_div(inner, grain), ceil_div(rows, rows_per_item)),
         local_size=None,
     )
-
-
-def uses_half(dtypes: Iterable[str]) -> bool:
-    """Whether any of them takes a conversion between memory and registers."""
-    return not HALF.isdisjoint(dtypes)
 
 
 def _distinct(view: View) -> Dim:

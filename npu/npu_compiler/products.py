@@ -237,10 +237,7 @@ def igemm(
         args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
         global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks),
         local_size=(1, 1),
-        cost=cost
-        or conv_cost(
-            node, x.spec, out_group * groups * inner * product(kernel), inner * product(kernel), stored
-        ),
+        cost=cost or conv_cost(node, x.spec, out_group * groups * inner * taps, inner * taps, stored),
     )
 
 

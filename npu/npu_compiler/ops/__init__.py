@@ -108,6 +108,18 @@ def register(op: OpDef) -> OpDef:
     return op
 
 
+def like_first(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    """Shape rule: one output of the first input's shape and dtype, row-major."""
+    assert specs[0] is not None
+    return (TensorSpec(specs[0].shape, specs[0].dtype),)
+
+
+def like_first_with_places(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
+    """Shape rule: ``like_first``, and where each of its elements was found."""
+    (values,) = like_first(specs, attrs)
+    return values, TensorSpec(values.shape, "int64")
+
+
 def lowers(*aten: str) -> Callable[[F], F]:
     """Registers a function as the lowering of these ATen overloads. A second claim on one overload fails."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from npu_compiler import views
 from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_ints, unsupported, wrap_dim
-from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
+from npu_compiler.ops import Attrs, Case, OpDef, Specs, like_first, lowers, register
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import clamp_index, from_front, permute, reshape, slice_dim, tensor_input
 from npu_compiler.views import View
@@ -18,11 +18,6 @@ from torch_ir.ir import Node, TensorSpec
 
 #: Longer dimensions are not mirrored in weight expressions, which would list their every element.
 MIRRORED_WEIGHTS = 64
-
-
-def _same(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    assert specs[0] is not None
-    return (TensorSpec(specs[0].shape, specs[0].dtype),)
 
 
 def _flip_view(view: View, node: Node) -> View:
@@ -50,7 +45,7 @@ def _flip_weight(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr | None:
 register(
     OpDef(
         "flip",
-        _same,
+        like_first,
         reference=lambda torch, x, dims: torch.flip(x, dims),
         alias=_flip_view,
         weight_expr=_flip_weight,
@@ -166,7 +161,7 @@ def lower_meshgrid(b: Builder, node: Node) -> list[str]:
 
 
 def _windows(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    (spec,) = _same(specs, attrs)
+    (spec,) = like_first(specs, attrs)
     dim, size, step = (as_int(attrs[name]) for name in ("dim", "size", "step"))
     count = (spec.shape[dim] - size) // step + 1
     return (TensorSpec((*spec.shape[:dim], count, *spec.shape[dim + 1 :], size), spec.dtype),)
@@ -236,7 +231,7 @@ def _reference_insert(torch: Any, x: Any, source: Any, dim: int, start: int, ste
 register(
     OpDef(
         "insert",
-        _same,
+        like_first,
         _reference_insert,
         emit=_emit_insert,
         updates=True,

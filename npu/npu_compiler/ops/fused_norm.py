@@ -7,20 +7,15 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import literal
 from npu_compiler.lowering import as_int, as_number
-from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
+from npu_compiler.ops import Case, Cost, OpDef, like_first, register
 from npu_compiler.pointwise import check_dtypes
 from npu_compiler.products import LANES
 from npu_compiler.select import BufferUse
 from torch_ir.expr import ceil_div, product
-from torch_ir.ir import Node, TensorSpec
+from torch_ir.ir import Node
 
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
-
-
-def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    assert specs[0] is not None
-    return (TensorSpec(specs[0].shape, specs[0].dtype),)
 
 
 def _reference(
@@ -77,7 +72,7 @@ def _emit(e: Emitter, node: Node) -> None:
 register(
     OpDef(
         "norm",
-        _infer,
+        like_first,
         _reference,
         emit=_emit,
         rtol=2e-5,

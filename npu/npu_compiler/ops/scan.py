@@ -7,25 +7,20 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import SHORT, STORAGE_TYPE
 from npu_compiler.lowering import Builder, as_int, wrap_dim
-from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops import Case, Cost, OpDef, like_first, lowers, register
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.reduce import plan_loops
 from npu_compiler.ops.views import tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
 from torch_ir.expr import ceil_div, product
-from torch_ir.ir import Node, TensorSpec
+from torch_ir.ir import Node
 
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
 #: The C operator and what it starts from.
 SCANS = {"cumsum": ("+", "0"), "cumprod": ("*", "1")}
-
-
-def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    assert specs[0] is not None
-    return (TensorSpec(specs[0].shape, specs[0].dtype),)
 
 
 def _emit(e: Emitter, node: Node) -> None:
@@ -79,7 +74,7 @@ for _name in SCANS:
     register(
         OpDef(
             _name,
-            _infer,
+            like_first,
             _reference(_name),
             emit=_emit,
             layout=lambda node, layouts: layouts[0] or "row",

@@ -7,21 +7,15 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import SHORT, STORAGE_TYPE, is_float
 from npu_compiler.lowering import Builder, as_int, wrap_dim
-from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops import Case, Cost, OpDef, like_first_with_places, lowers, register
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes
 from npu_compiler.rows import rows_along
 from npu_compiler.select import BufferUse
-from torch_ir.ir import Node, TensorSpec
+from torch_ir.ir import Node
 
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
-
-
-def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    x = specs[0]
-    assert x is not None
-    return TensorSpec(x.shape, x.dtype), TensorSpec(x.shape, "int64")
 
 
 def _emit(e: Emitter, node: Node) -> None:
@@ -65,7 +59,7 @@ def _reference(torch: Any, x: Any, dim: int, largest: bool) -> Any:
 register(
     OpDef(
         "scan_best",
-        _infer,
+        like_first_with_places,
         _reference,
         emit=_emit,
         cases=tuple(

@@ -8,22 +8,17 @@ from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import SHORT, STORAGE_TYPE, is_float
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_int, wrap_dim
-from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops import Case, Cost, OpDef, like_first, lowers, register
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.reduce import plan_loops
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
 from torch_ir.expr import ceil_div, product
-from torch_ir.ir import Node, TensorSpec
+from torch_ir.ir import Node
 
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
-
-
-def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    assert specs[0] is not None
-    return (TensorSpec(specs[0].shape, specs[0].dtype),)
 
 
 def _emit(e: Emitter, node: Node) -> None:
@@ -77,7 +72,7 @@ for _name in ("softmax", "log_softmax", "safe_softmax"):  # safe: 0 where a row 
     register(
         OpDef(
             _name,
-            _infer,
+            like_first,
             _reference(_name),
             emit=_emit,
             rtol=2e-5,

@@ -8,7 +8,7 @@ from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import SHORT, STORAGE_TYPE, is_float
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_dim, as_int, unsupported, wrap_dim
-from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
+from npu_compiler.ops import Case, Cost, OpDef, like_first_with_places, lowers, register
 from npu_compiler.ops.arithmetic import choose
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.reduce import reduce
@@ -21,12 +21,6 @@ from torch_ir.ir import Node, TensorSpec
 
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
-
-
-def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
-    x = specs[0]
-    assert x is not None
-    return TensorSpec(x.shape, x.dtype), TensorSpec(x.shape, "int64")
 
 
 def _emit(e: Emitter, node: Node) -> None:
@@ -75,7 +69,7 @@ def _emit(e: Emitter, node: Node) -> None:
 register(
     OpDef(
         "sort",
-        _infer,
+        like_first_with_places,
         lambda torch, x, dim, descending: tuple(torch.sort(x, dim=dim, descending=descending, stable=True)),
         emit=_emit,
         cases=tuple(
