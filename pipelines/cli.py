@@ -1,5 +1,6 @@
 """The ``npubin`` command: what is not a build. Runs and inspects programs, lists devices."""
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -93,6 +94,17 @@ def make_app(console: Any) -> "typer.Typer":
     ) -> None:
         """Shows a program's inputs, outputs, memory, kernels and steps."""
         _inspect(console, program, kernel, steps)
+
+    @app.command("init")
+    def init(
+        folder: Annotated[Path, typer.Argument(help="the project's folder; made where there is none")],
+    ) -> None:
+        """Starts a project: a folder in which `doit` builds models of your own."""
+        from pipelines import project
+
+        for name in project.init(folder):
+            _say(console, str(folder / name))
+        _say(console, f"next: cd {shlex.quote(str(folder))} && doit")
 
     return app
 

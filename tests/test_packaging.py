@@ -62,13 +62,6 @@ TINY_IR = {
         },
     ],
 }
-MODEL_YAML = """\
-factory: somewhere:make
-programs:
-  main:
-    inputs:
-      x: {shape: [2, 3]}
-"""
 
 
 @pytest.fixture(scope="session")
@@ -238,11 +231,15 @@ def test_the_command_lists_devices(runtime: Environment) -> None:
 
 def test_the_build_extra_serves_a_project_elsewhere(wheel: Path, tmp_path: Path) -> None:
     build = Environment(tmp_path / "env", wheel, {"build"})
-    models = build.work / "configs" / "models"
-    models.mkdir(parents=True)
-    (models / "mine.yaml").write_text(MODEL_YAML)
-    shutil.copy(ROOT / "dodo.py", build.work)
-    assert "1 configurations are valid: mine" in build.call("python", "-m", "pipelines", "validate")
+    build.call("npubin", "init", ".")
+    assert "1 configurations are valid: scorer" in build.call("python", "-m", "pipelines", "validate")
     tasks = build.call("python", "-m", "doit", "list", "--all").split()
-    assert {"extract:mine", "compile:mine", "report:mine"} <= set(tasks)
-    assert build.python("import torch; print(torch.ones(2).sum().item())") == "2.0"
+    assert {"extract:scorer", "compile:scorer", "report:scorer"} <= set(tasks)
+    assert "2 ran" in build.call("python", "-m", "doit", "compile:scorer")
+    assert build.call("npubin", "inspect", "artifacts/scorer/cpu/main.npubin").startswith("scorer main")
+    assert "2 up to date" in build.call("python", "-m", "doit", "compile:scorer")
+    module = build.work / "my_models.py"
+    module.write_text(module.read_text().replace("nn.ReLU()", "nn.Tanh()"))
+    again = build.call("python", "-m", "doit", "compile:scorer")
+    assert "code my_models.py changed" in again
+    assert "2 ran" in again
