@@ -1,0 +1,267 @@
+"""Text generation with a decoder's two programs: ``prefill`` takes the prompt, ``decode`` a token at a time.
+
+    for piece in generate(prefill, decode, weights, prompt_ids, max_tokens=64, bytes_of=tokenizer.bytes_of):
+        print(piece.text, end="", flush=True)
+
+The programs' inputs and outputs (B = 1):
+
+    prefill  input_ids, attention_mask, position_ids  int64 [B, S]
+    decode   input_ids, position_ids  int64 [B, 1];  cache_position  int64 [1];
+             attention_mask  int64 [B, length of the cache], 1 where the cache is used
+    both     logits  float [B, 1 or S, vocabulary];  token  int64 [B, 1], where the program has it: the best
+             of the last position, with the lowest id among equals
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from npu_runtime.buffer import NPUBuffer
+from npu_runtime.dtypes import Array, numpy_dtype
+from npu_runtime.errors import InputError
+from npu_runtime.program import IOSpec, Symbol
+from npu_runtime.sampling import Sampler, Sampling
+from npu_runtime.symbols import evaluate
+from npu_runtime.text_stream import TextStream
+from npu_runtime.weight_loader import Weights
+
+__all__ = ["Finish", "Piece", "Sampling", "generate"]
+
+#: Why a sequence ended: a stop token or stop string, ``max_tokens``, or a full cache.
+Finish = Literal["stop", "length", "cache"]
+
+GREEDY = Sampling()
+
+_PREFILL = ("input_ids", "attention_mask", "position_ids")
+_DECODE = ("input_ids", "cache_position", "position_ids", "attention_mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A generated token, and the text that has become certain with it: often the token's own, nothing while
+    a character is incomplete or a stop string may have begun. ``finish`` is set on the last one."""
+
+    token: int
+    text: str = ""
+    finish: Finish | None = None
+
+
+class Specs(Protocol):
+    """What is asked of a program's description."""
+
+    @property
+    def input_specs(self) -> Sequence[IOSpec]: ...
+    @property
+    def output_specs(self) -> Sequence[IOSpec]: ...
+    @property
+    def symbols(self) -> Sequence[Symbol]: ...
+
+
+class Runs(Protocol):
+    """An ``Executor``, or what runs a program as one does."""
+
+    @property
+    def program(self) -> Specs: ...
+    def run(self, inputs: Mapping[str, object], weights: Weights) -> dict[str, NPUBuffer]: ...
+
+
+def generate(
+    prefill: Runs,
+    decode: Runs,
+    weights: Weights,
+    prompt: Sequence[int] | Array,
+    *,
+    max_tokens: int | None = None,
+    sampling: Sampling = GREEDY,
+    stop_tokens: Collection[int] = (),
+    stop_strings: Sequence[str] = (),
+    bytes_of: Callable[[int], bytes] | None = None,
+) -> Iterator[Piece]:
+    """Continues ``prompt`` (token ids, one sequence), a ``Piece`` per token, each as soon as it is chosen.
+
+    It ends with the first of ``stop_tokens``, which is given as the last piece, without text; where the text
+    contains one of ``stop_strings``, of which the text ends before the first; after ``max_tokens`` (None: no
+    limit); or when the cache has no room for the next. ``bytes_of`` gives a token's bytes of UTF-8; without
+    it pieces have no text, and there can be no stop strings. The state in ``weights`` is that of the
+    sequence: a prefill begins it anew, and two sequences at a time need a ``weights.new_state()`` each.
+    Programs for several sequences at once (B above 1) are refused.
+
+    Raises ``InputError``, before anything runs, for an empty prompt, one longer than the cache, a token that
+    the model does not have, an impossible setting, or programs that are not a decoder's; and while it runs
+    where logits are not numbers.
+    """
+    loop = _Loop(prefill, decode, weights)
+    tokens = loop.check_prompt(prompt)
+    if max_tokens is not None and (isinstance(max_tokens, bool) or max_tokens < 1):
+        raise InputError(f"max_tokens is {max_tokens!r}: expected 1 or more, None for no limit")
+    if stop_strings and bytes_of is None:
+        raise InputError("stop_strings are looked for in the text: give bytes_of, a token's bytes")
+    text = TextStream(stop_strings)
+    return _pieces(loop, tokens, max_tokens, sampling, frozenset(stop_tokens), text, bytes_of)
+
+
+def _pieces(
+    loop: _Loop,
+    prompt: Array,
+    max_tokens: int | None,
+    sampling: Sampling,
+    stop_tokens: frozenset[int],
+    text: TextStream,
+    bytes_of: Callable[[int], bytes] | None,
+) -> Iterator[Piece]:
+    sampler = Sampler(sampling, prompt)
+    outputs, count = loop.start(prompt), 0
+    while True:
+        token = loop.choose(outputs, sampler)
+        count += 1
+        if token in stop_tokens:
+            yield Piece(token, text.finish(), "stop")
+            return
+        new = text.push(bytes_of(token)) if bytes_of else ""
+        finish: Finish | None = None
+        if text.stopped:
+            finish = "stop"
+        elif count == max_tokens:
+            finish = "length"
+        elif loop.position == loop.room:
+            finish = "cache"
+        if finish is None:
+            yield Piece(token, new)
+            outputs = loop.step(token)
+            continue
+        new += text.finish()
+        yield Piece(token, new, "stop" if text.stopped else finish)
+        return
+
+
+class _Loop:
+    """The programs with their inputs, which are made once and changed in place."""
+
+    def __init__(self, prefill: Runs, decode: Runs, weights: Weights) -> None:
+        self._prefill, self._decode, self._weights = prefill, decode, weights
+        self._prompt_specs = _known_inputs("prefill", prefill, _PREFILL)
+        specs = _known_inputs("decode", decode, _DECODE)
+        sizes = _vocabulary("prefill", prefill), _vocabulary("decode", decode)
+        bounds = [spec.upper for spec in (specs["input_ids"], self._prompt_specs["input_ids"])]
+        self._last_token = min((bound for bound in bounds if bound is not None), default=min(sizes) - 1)
+        self.room = _room(specs)
+        self.position = 0
+        self._step = {name: np.zeros(_shape(spec), numpy_dtype(spec.dtype)) for name, spec in specs.items()}
+        self._mask = self._step.get("attention_mask", np.zeros((1, self.room), np.int64))
+        self._places = [self._step[name] for name in ("cache_position", "position_ids") if name in specs]
+
+    def check_prompt(self, prompt: Sequence[int] | Array) -> Array:
+        """The prompt as int64 [S]."""
+        tokens = np.asarray(prompt)
+        if tokens.ndim == 2 and len(tokens) == 1:
+            tokens = tokens[0]
+        if tokens.size == 0:
+            raise InputError("the prompt is empty: give at least one token, such as the model's begin token")
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise InputError(
+                f"the prompt is {tokens.dtype.name} of shape {list(tokens.shape)}: expected the token ids of "
+                "one sequence"
+            )
+        if len(tokens) > self.room:
+            raise InputError(
+                f"the prompt has {len(tokens)} tokens and the cache room for {self.room}: shorten it, or "
+                "build the model with a larger max_cache"
+            )
+        wrong = np.flatnonzero((tokens < 0) | (tokens > self._last_token))
+        if wrong.size:
+            raise InputError(
+                f"token {wrong[0]} of the prompt is {tokens[wrong[0]]}: the model has 0 to "
+                f"{self._last_token}; was it made by another model's tokenizer?"
+            )
+        return tokens.astype(np.int64)
+
+    def start(self, prompt: Array) -> dict[str, NPUBuffer]:
+        """Runs the prompt from position 0: with ``prefill`` as far as that goes, the rest token by token."""
+        first = prompt[: _longest(self._prefill.program, self._prompt_specs["input_ids"])]
+        values = {
+            "input_ids": first,
+            "attention_mask": np.ones_like(first),
+            "position_ids": np.arange(len(first)),
+        }
+        inputs = {
+            name: values[name].astype(numpy_dtype(spec.dtype))[None]
+            for name, spec in self._prompt_specs.items()
+        }
+        outputs = self._prefill.run(inputs, self._weights)
+        self._mask[:] = 0
+        self._mask[:, : len(first)] = 1
+        self.position = len(first)
+        for token in prompt[len(first) :]:
+            outputs = self.step(int(token))
+        return outputs
+
+    def step(self, token: int) -> dict[str, NPUBuffer]:
+        """Runs ``token`` at the next position, which the cache has room for."""
+        self._step["input_ids"][0, 0] = token
+        self._mask[0, self.position] = 1
+        for place in self._places:
+            place.fill(self.position)
+        outputs = self._decode.run(self._step, self._weights)
+        self.position += 1
+        return outputs
+
+    def choose(self, outputs: Mapping[str, NPUBuffer], sampler: Sampler) -> int:
+        """The next token, by the device where it has chosen the best."""
+        if sampler.sampling.greedy and "token" in outputs:
+            return int(outputs["token"].to_numpy().flat[-1])
+        logits = outputs["logits"].to_numpy()[0, -1]
+        return sampler.choose(logits.astype(np.float32, copy=False))
+
+
+def _known_inputs(name: str, executor: Runs, known: Sequence[str]) -> dict[str, IOSpec]:
+    """The inputs of a program by name. Raises ``InputError`` unless it is a decoder's, for one sequence."""
+    specs = {spec.name: spec for spec in executor.program.input_specs}
+    if "input_ids" not in specs or not specs.keys() <= set(known):
+        raise InputError(
+            f"the {name} program takes {', '.join(specs)}: expected {', '.join(known)}; were the two "
+            "programs confused, or is the model no decoder?"
+        )
+    for spec in specs.values():
+        if spec.name != "cache_position" and isinstance(spec.shape[0], int) and spec.shape[0] != 1:
+            raise InputError(
+                f"the {name} program takes {spec.shape[0]} sequences at once: generation runs one; build "
+                "the model with batch 1"
+            )
+    return specs
+
+
+def _vocabulary(name: str, executor: Runs) -> int:
+    """The number of tokens that have a logit."""
+    found = {spec.name: spec for spec in executor.program.output_specs}
+    size = found["logits"].shape[-1] if "logits" in found else None
+    if not isinstance(size, int):
+        raise InputError(f"the {name} program has no output logits of one number per token; it has "
+                         f"{', '.join(found)}")
+    return size
+
+
+def _room(specs: Mapping[str, IOSpec]) -> int:
+    """Positions that the cache has."""
+    mask, place = specs.get("attention_mask"), specs.get("cache_position")
+    sizes = []
+    if mask is not None and isinstance(mask.shape[-1], int):
+        sizes.append(mask.shape[-1])
+    if place is not None and place.upper is not None:
+        sizes.append(place.upper + 1)
+    if not sizes:
+        raise InputError("the decode program does not say how long its cache is: its attention_mask must be "
+                         "[1, length of the cache]")
+    return min(sizes)
+
+
+def _shape(spec: IOSpec) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else 1 for size in spec.shape)
+
+
+def _longest(program: Specs, ids: IOSpec) -> int:
+    """The most tokens that a prefill takes at once."""
+    return evaluate(ids.shape[-1], {symbol.name: symbol.upper for symbol in program.symbols})

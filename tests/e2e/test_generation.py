@@ -1,0 +1,174 @@
+"""Generation with small random decoders: the tokens of ``transformers``, and how sequences end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from tiny_decoders import Decoder, tiny_decoder
+
+from npu_runtime.errors import InputError
+from npu_runtime.generate import Piece, Sampling, generate
+from npu_runtime.weight_loader import load_weights
+
+VOCABULARY, CACHE, LONGEST = 211, 96, 64
+
+
+@cache
+def built(architecture: str) -> Decoder:
+    return tiny_decoder(architecture, VOCABULARY, cache=CACHE, longest=LONGEST)
+
+
+@pytest.fixture(params=["LlamaForCausalLM", "Qwen2ForCausalLM"])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return built(request.param)
+
+
+@pytest.fixture
+def llama() -> Decoder:
+    return built("LlamaForCausalLM")
+
+
+def prompt(length: int) -> list[int]:
+    return [int(token) for token in np.random.default_rng(length).integers(0, VOCABULARY, length)]
+
+
+def pieces(decoder: Decoder, ids: Any, **settings: Any) -> list[Piece]:
+    return list(generate(decoder.prefill, decoder.decode, decoder.weights, ids, **settings))
+
+
+def tokens(decoder: Decoder, ids: Any, **settings: Any) -> list[int]:
+    return [piece.token for piece in pieces(decoder, ids, **settings)]
+
+
+def letters(token: int) -> bytes:
+    """A text for every token: two letters that follow from its number."""
+    return bytes((97 + token // 16, 97 + token % 16))
+
+
+@pytest.mark.parametrize("length", [1, 7, 33, LONGEST])
+def test_greedy_tokens_are_those_of_transformers(length: int, decoder: Decoder) -> None:
+    ids = prompt(length)
+    wanted = decoder.greedy(ids, 24)
+    assert len(set(wanted)) > 3
+    assert tokens(decoder, ids, max_tokens=24) == wanted
+    assert tokens(decoder, np.array([ids], np.int32), max_tokens=24) == wanted
+
+
+def test_repetition_penalty_is_that_of_transformers(decoder: Decoder) -> None:
+    ids = prompt(9)
+    wanted = decoder.greedy(ids, 24, repetition_penalty=1.3)
+    assert wanted != decoder.greedy(ids, 24)
+    assert tokens(decoder, ids, max_tokens=24, sampling=Sampling(repetition_penalty=1.3)) == wanted
+
+
+def test_a_prompt_that_prefill_cannot_take_at_once(llama: Decoder) -> None:
+    ids = prompt(LONGEST + 5)
+    assert tokens(llama, ids, max_tokens=12) == llama.greedy(ids, 12)
+
+
+@pytest.mark.parametrize("length", [1, 50, CACHE - 1, CACHE])
+def test_a_full_cache_ends_the_sequence(length: int, llama: Decoder) -> None:
+    made = pieces(llama, prompt(length))
+    assert len(made) == CACHE - length + 1
+    assert [piece.finish for piece in made] == [None] * (len(made) - 1) + ["cache"]
+    assert [piece.token for piece in made] == llama.greedy(prompt(length), len(made))
+
+
+def test_stop_tokens_end_the_sequence(llama: Decoder) -> None:
+    whole = tokens(llama, prompt(7), max_tokens=20)
+    stop = next(token for token in whole[3:] if whole.index(token) >= 3)
+    made = pieces(llama, prompt(7), max_tokens=20, stop_tokens=[VOCABULARY - 1, stop], bytes_of=letters)
+    assert [piece.token for piece in made] == whole[: whole.index(stop) + 1]
+    assert made[-1] == Piece(stop, "", "stop")
+    assert made[-2] == Piece(made[-2].token, letters(made[-2].token).decode())
+
+
+@pytest.mark.parametrize("cut", [(0, 2), (1, 3), (1, 2), (1, 6)])
+def test_a_stop_string_is_cut_out_wherever_it_begins(cut: tuple[int, int], llama: Decoder) -> None:
+    whole = tokens(llama, prompt(7), max_tokens=20)
+    text = b"".join(map(letters, whole)).decode()
+    stop = text[6 + cut[0] : 6 + cut[1]]
+    end = text.index(stop)
+    made = pieces(llama, prompt(7), max_tokens=20, stop_strings=["never", stop], bytes_of=letters)
+    assert "".join(piece.text for piece in made) == text[:end]
+    assert made[-1].finish == "stop"
+    assert len(made) == (end + len(stop) + 1) // 2
+
+
+def test_what_might_have_begun_a_stop_string_comes_at_the_end(llama: Decoder) -> None:
+    parts = iter((b"ab", b"cd", b"ef", b"gh", b"ij"))
+    made = pieces(llama, prompt(7), max_tokens=5, stop_strings=["hij?"], bytes_of=lambda token: next(parts))
+    assert [piece.text for piece in made] == ["ab", "cd", "ef", "g", "hij"]
+    assert made[-1].finish == "length"
+
+
+def test_equal_seeds_give_equal_tokens(llama: Decoder) -> None:
+    warm = Sampling(temperature=0.9, top_k=50, top_p=0.95, seed=5)
+    first = tokens(llama, prompt(7), max_tokens=16, sampling=warm)
+    assert first == tokens(llama, prompt(7), max_tokens=16, sampling=warm)
+    others = [tokens(llama, prompt(7), max_tokens=16, sampling=replace(warm, seed=s)) for s in (6, 7, None)]
+    assert first not in others
+    assert first != tokens(llama, prompt(7), max_tokens=16)
+
+
+def test_pieces_come_one_by_one(llama: Decoder) -> None:
+    stream: Iterator[Piece] = generate(llama.prefill, llama.decode, llama.weights, prompt(7))
+    first = [next(stream).token for _ in range(3)]
+    other = generate(llama.prefill, llama.decode, llama.weights.new_state(), prompt(21))
+    mixed = [piece.token for pair in zip(stream, other, strict=False) for piece in pair]
+    assert first + mixed[::2] == tokens(llama, prompt(7))[: 3 + len(mixed[::2])]
+    assert mixed[1::2] == tokens(llama, prompt(21))[: len(mixed[1::2])]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ids": []}, "the prompt is empty"),
+        ({"ids": [1, 2, VOCABULARY]}, f"token 2 of the prompt is {VOCABULARY}: the model has 0 to 210"),
+        ({"ids": [-1]}, "token 0 of the prompt is -1"),
+        ({"ids": prompt(CACHE + 1)}, "the prompt has 97 tokens and the cache room for 96"),
+        ({"ids": [1.5, 2.0]}, "the prompt is float64 of shape"),
+        ({"ids": [[1], [2]]}, "one sequence"),
+        ({"ids": "text"}, "the prompt is <?str"),
+        ({"max_tokens": 0}, "max_tokens is 0: expected 1 or more"),
+        ({"stop_strings": ["x"]}, "give bytes_of"),
+        ({"stop_strings": [""], "bytes_of": letters}, "a stop string is empty"),
+        ({"stop_strings": "end", "bytes_of": letters}, "expected a list of texts"),
+    ],
+)
+def test_refused_before_anything_runs(settings: dict[str, Any], message: str, llama: Decoder) -> None:
+    arguments = {"ids": [1, 2, 3], **settings}
+    ids = arguments.pop("ids")
+    llama.weights.reset()
+    before = {state.name: llama.weights.read_state(state) for state in llama.programs["decode"].states}
+    with pytest.raises(InputError, match=message):
+        generate(llama.prefill, llama.decode, llama.weights, ids, **arguments)
+    for state in llama.programs["decode"].states:
+        assert np.array_equal(before[state.name], llama.weights.read_state(state))
+
+
+def test_programs_that_are_not_a_decoders_are_refused(llama: Decoder) -> None:
+    with pytest.raises(InputError, match=r"the prefill program takes .*cache_position.*confused"):
+        generate(llama.decode, llama.prefill, llama.weights, [1])
+    specs = llama.prefill.program.input_specs
+    two = msgspec.structs.replace(
+        llama.prefill.program,
+        input_specs=tuple(msgspec.structs.replace(spec, shape=(2, *spec.shape[1:])) for spec in specs),
+    )
+    with pytest.raises(InputError, match="takes 2 sequences at once"):
+        generate(SimpleNamespace(program=two, run=None), llama.decode, llama.weights, [1])
+
+
+def test_logits_that_are_no_numbers_are_refused(llama: Decoder) -> None:
+    state = {key: value.numpy().copy() for key, value in llama.state.items()}
+    state["model.norm.weight"][3] = np.nan
+    broken = load_weights(state, llama.programs["prefill"], llama.prefill.device)
+    with pytest.raises(InputError, match="logits cannot be sampled from: their largest is nan"):
+        next(generate(llama.prefill, llama.decode, broken, [1, 2, 3]))
