@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipelines import devices
+from pipelines import devices, imports
 from pipelines.config import ConfigError, find_config, load_configs, target_names
 from pipelines.job import Job, write_atomic
 from pipelines.schema import schema
@@ -92,6 +92,7 @@ def _written(path: Path, text: str, command: str, check: bool) -> int:
 
 
 def _run_stage(options: argparse.Namespace, root: Path) -> int:
+    imports.install()
     from pipelines.execute import execute
     stages = {stage.name: stage for stage in STAGES}
     if options.stage not in stages:

@@ -88,6 +88,12 @@ def find_config(root: Path, name: str) -> ModelConfig:
     return load_config(files[name], root)
 
 
+def place_of(root: Path, name: str, key: Key) -> str:
+    """"FILE:LINE" where the model called ``name`` sets ``key``, or where what is nearest around it stands.
+    Raises ``ConfigError``."""
+    return str(_with_bases(models_folder(root) / f"{name}.yaml", root, ()).place(key))
+
+
 def _with_bases(path: Path, root: Path, above: tuple[Path, ...]) -> Source:
     """The file laid over what it extends."""
     source = read_yaml(path, root)

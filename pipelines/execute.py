@@ -4,27 +4,27 @@ recorded."""
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.digests import MISSING, Digests
-from pipelines.fingerprint import (
-    Observed,
+from pipelines.digests import Digests
+from pipelines.fingerprint import Key, Observed, all_templates, key_of
+from pipelines.job import ARTIFACTS, Job
+from pipelines.locks import locked
+from pipelines.records import (
     Record,
     check,
-    key_of,
+    devices_on_record,
     outputs_of,
     read_record,
     record_path,
     write_record,
 )
-from pipelines.job import ARTIFACTS, Job
-from pipelines.stages import Stage
+from pipelines.stages import STAGES, Stage
 
 
 class StageError(ValueError):
@@ -34,22 +34,37 @@ class StageError(ValueError):
 def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None = None) -> None:
     """Runs ``stage`` (with ``run`` in place of its own function) and records its success.
 
-    Another process that runs the same stage of the same job is waited for; if its result stands, nothing is
-    done. An ``exclusive`` stage waits until no other runs in this project, and keeps others from starting.
+    Another process that runs the same stage of the same job, or one that makes what this reads, is waited
+    for; if after that the last result stands, nothing is done. An ``exclusive`` stage waits until no other
+    runs in this project, and keeps others from starting.
     """
-    name = record_path(stage, job).stem
     locks = job.root / "artifacts" / ".locks"
-    with (_lock(locks / f"{job.config.name}.{name}") as waited,
-          _lock(locks / "stages", shared=not stage.exclusive)):
-        if waited and check(stage, job, Digests()).current:
+    with contextlib.ExitStack() as held:
+        def hold(path: Path, shared: bool) -> bool:
+            return held.enter_context(locked(path, shared=shared, waiting=lambda: job.progress(
+                "waits for another build in this folder")))
+
+        # always in the order of the stages, and the lock of all stages last: nobody waits in a circle
+        for before in (known for known in STAGES if known.name in stage.after):
+            hold(locks / _lock_name(before, job), shared=True)
+        waited = hold(locks / _lock_name(stage, job), shared=False)
+        waited |= hold(locks / "stages", shared=not stage.exclusive)
+        digests = Digests(store_of(job.root))
+        if waited and check(stage, job, digests).current:
+            job.say("made by another build meanwhile")
             return
-        staging = job.folder / ".staging" / name
+        staging = job.folder / f".staging.{record_path(stage, job).stem}"
         _remove(staging)
         staging.mkdir(parents=True)
         try:
-            _execute(stage, job, staging, run or load(stage))
+            _execute(stage, job, staging, digests, run or load(stage))
         finally:
             _remove(staging)
+
+
+def store_of(root: Path) -> Path:
+    """Where the digests of a project's files are remembered."""
+    return root / "artifacts" / ".digests.json"
 
 
 def load(stage: Stage) -> Callable[[Job], Observed | None]:
@@ -62,12 +77,7 @@ def load(stage: Stage) -> Callable[[Job], Observed | None]:
 def clean(stage: Stage, job: Job, *, dryrun: bool = False) -> list[Path]:
     """Removes the outputs of ``stage`` and its record; of a stage with a device, those of every device.
     Returns what was (with ``dryrun``: would be) removed."""
-    jobs = [job]
-    if stage.device:
-        pattern = record_path(stage, replace(job, device="*")).name
-        prefix, suffix = pattern.split("*")
-        names = [path.name for path in (job.folder / ".stages").glob(pattern)]
-        jobs += [replace(job, device=name.removeprefix(prefix).removesuffix(suffix)) for name in names]
+    jobs = [job, *(devices_on_record(stage, job) if stage.device else ())]
     paths = [path for each in jobs for artifact in stage.makes for path in each.paths(artifact)]
     found = [path for path in (*paths, *(record_path(stage, each) for each in jobs)) if path.exists()]
     for path in found if not dryrun else ():
@@ -75,31 +85,42 @@ def clean(stage: Stage, job: Job, *, dryrun: bool = False) -> list[Path]:
     return found
 
 
-def _execute(stage: Stage, job: Job, staging: Path, run: Callable[[Job], Observed | None]) -> None:
-    digests, started = Digests(), time.time()
-    previous = read_record(stage, job)
-    modules = previous.observed.modules if previous else ()
-    libraries = previous.observed.libraries if previous else ()
-    before = key_of(stage, job, digests, Observed(modules=modules, libraries=libraries))
-    absent = [name.partition(" ")[2] for name, digest in before.items()
-              if digest == MISSING and name.startswith(("input ", "file "))]
+def forget(stage: Stage, job: Job) -> None:
+    """Removes the record of ``stage``, on every device, so that it runs again."""
+    for each in (job, *(devices_on_record(stage, job) if stage.device else ())):
+        record_path(stage, each).unlink(missing_ok=True)
+
+
+def _execute(stage: Stage, job: Job, staging: Path, digests: Digests,
+             run: Callable[[Job], Observed | None]) -> None:
+    started = time.time()
+    before = _everything(stage, job, digests)
+    absent = before.missing()
     if absent:
         before_it = f"; run the stage that makes it first: {', '.join(stage.after)}" if stage.after else ""
         raise StageError(f"{stage.name}: {absent[0]} is missing{before_it}")
-    observed = run(replace(job, staging=staging, staged=frozenset(stage.makes))) or Observed()
+    digests.save()
     staged = replace(job, staging=staging, staged=frozenset(stage.makes))
+    observed = run(staged) or Observed()
     for artifact in stage.makes:
         for path in staged.paths(artifact):
             if not path.exists():
                 raise StageError(f"{stage.name}: it made no {path.relative_to(staging)}; "
                                  f"this is a defect of {stage.run}")
     _commit(stage, job, staged)
-    key = {}
-    for name, digest in key_of(stage, job, Digests(), observed).items():
-        young = name not in before and name.startswith("code ") and _changed_since(name, job, started)
-        key[name] = "changed while the stage ran" if young else before.get(name, digest)
-    outputs = outputs_of(stage, job, Digests())
+    after = key_of(stage, job, Digests(store_of(job.root)), observed)
+    key = Key({name: before.parts.get(name, digest) for name, digest in after.parts.items()} | {
+        f"code {name}": digest for name, digest in observed.as_read.items() if digest})
+    outputs = outputs_of(stage, job, digests)
     write_record(stage, job, Record(key, outputs, observed, round(time.time() - started, 3)))
+    digests.save()
+
+
+def _everything(stage: Stage, job: Job, digests: Digests) -> Key:
+    """The key before a run, with all that the run may turn out to read as far as that can be known."""
+    previous = read_record(stage, job)
+    seen = previous.observed if previous else Observed()
+    return key_of(stage, job, digests, replace(seen, templates=all_templates(stage)))
 
 
 def _commit(stage: Stage, job: Job, staged: Job) -> None:
@@ -120,24 +141,8 @@ def _commit(stage: Stage, job: Job, staged: Job) -> None:
             made.replace(final)
 
 
-def _changed_since(name: str, job: Job, started: float) -> bool:
-    path = job.root / name.removeprefix("code ")
-    return path.exists() and path.stat().st_mtime > started - 0.1
-
-
-@contextlib.contextmanager
-def _lock(path: Path, *, shared: bool = False) -> Iterator[bool]:
-    """Holds a lock between processes, and says whether it had to be waited for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with path.open("w") as file:
-        waited = False
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            fcntl.flock(file, kind)
-        yield waited
+def _lock_name(stage: Stage, job: Job) -> str:
+    return f"{job.config.name}.{record_path(stage, job).stem}"
 
 
 def _remove(path: Path) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from pipelines import imports
 from pipelines.config import ModelConfig
-from pipelines.fingerprint import Observed
+from pipelines.fingerprint import Observed, module_name
 from pipelines.yaml_source import suggest
 
 if TYPE_CHECKING:
@@ -81,19 +82,20 @@ def randomize(config: ModelConfig, model: nn.Module, seed: int) -> nn.Module:
 def observed(root: Path) -> Observed:
     """What shaped the models built so far: the files of the project's modules that are loaded, and the
     distributions that these name or that building loaded."""
-    modules: set[str] = set()
+    files: set[Path] = set()
     packages = {name.partition(".")[0] for name in _loaded_by_factories}
     for name, module in list(sys.modules.items()):
         file = _project_file(name, module)
         if file is not None:
-            modules.add(file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix())
+            files.add(file)
             for value in list(vars(module).values()):
                 is_module = isinstance(value, ModuleType)
                 owner = getattr(value, "__name__" if is_module else "__module__", None)
                 packages.add(str(owner).partition(".")[0])
     owners: Mapping[str, list[str]] = packages_distributions()
     libraries = {library for package in packages - set(_OURS) for library in owners.get(package, ())}
-    return Observed(modules=tuple(sorted(modules)), libraries=tuple(sorted(libraries)))
+    modules = {module_name(file, root): imports.digests().get(str(file), "") for file in files}
+    return Observed(modules=tuple(sorted(modules)), libraries=tuple(sorted(libraries)), as_read=modules)
 
 
 def _project_file(name: str, module: ModuleType) -> Path | None:

@@ -93,6 +93,7 @@ class Reporter:
 
     def complete_run(self) -> None:
         """After everything."""
+        self.session.digests.save()
         if self._live is not None:
             self._live.stop()
         for text in self.errors:

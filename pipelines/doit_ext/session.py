@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from pipelines import devices
 from pipelines.digests import Digests
+from pipelines.execute import store_of
 from pipelines.job import Job
 from pipelines.stages import Stage
 
@@ -36,13 +37,15 @@ class Session:
     root: Path
     launch: Launcher
     find_device: FindDevice = devices.ask
-    digests: Digests = field(default_factory=Digests)
+    digests: Digests = field(init=False)
     named: frozenset[str] | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
     _devices: dict[str, devices.Found | devices.Absent] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.digests = Digests(store_of(self.root))
 
     def device(self, target: str) -> devices.Found | devices.Absent:
         """The device for ``target``, looked for once."""

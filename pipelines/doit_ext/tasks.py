@@ -1,6 +1,6 @@
 """model x target x stage -> doit tasks.
 
-Whether a task is up to date is decided by ``pipelines.fingerprint`` from contents alone; doit orders the
+Whether a task is up to date is decided by ``pipelines.records`` from contents alone; doit orders the
 tasks and its own database stays in memory, so that there is one truth and a killed build cannot lose it.
 """
 
@@ -19,8 +19,9 @@ from pipelines.doit_ext.launch import launch_child
 from pipelines.doit_ext.reporter import Reporter
 from pipelines.doit_ext.session import FindDevice, Launcher, Running, Session
 from pipelines.execute import clean
-from pipelines.fingerprint import check
+from pipelines.explain import reasons
 from pipelines.job import Job
+from pipelines.records import check
 from pipelines.stages import STAGES, Stage
 
 
@@ -94,7 +95,8 @@ class Work:
             self.session.skipped[self.name] = absent
             return True
         verdict = check(self.stage, self.job, self.session.digests)
-        self._reasons = self.session.reasons[self.name] = verdict.reasons
+        self._reasons = reasons(verdict, self._job.config.name, self.session.root)
+        self.session.reasons[self.name] = self._reasons
         return verdict.current
 
     def __repr__(self) -> str:

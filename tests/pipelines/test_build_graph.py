@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from toy_project import CONFIG, Toy, forget_all, make_toy
 
-from pipelines import devices, fingerprint
+from pipelines import devices, fingerprint, locks
 from pipelines import execute as execute_module
 from pipelines.config import load_config
 from pipelines.execute import StageError, execute
@@ -244,10 +244,10 @@ def test_the_reason_is_told(toy: Toy, capsys: pytest.CaptureFixture[str]) -> Non
     toy.edit(YAML, "repeats: 3", "repeats: 4")
     capsys.readouterr()
     toy.doit("info", "bench:toy")
-    assert "configuration bench.repeats: 3 -> 4" in capsys.readouterr().out
+    assert f"{YAML}: bench.repeats 3 -> 4" in capsys.readouterr().out
     toy.build()
     out = capsys.readouterr().out
-    assert "bench:toy: runs, since configuration bench.repeats: 3 -> 4\n    said\nbench:toy: done in" in out
+    assert f"bench:toy: runs, since {YAML}: bench.repeats 3 -> 4\n    said\nbench:toy: done in" in out
     assert f"report:toy: runs, since input {ARTIFACTS}/cpu/bench.toy.json changed" in out
     assert "2 ran, 5 up to date" in out
 
@@ -286,7 +286,7 @@ def test_records_do_not_depend_on_where_the_project_lies(toy: Toy) -> None:
     toy.build()
     for path in (toy.root / ARTIFACTS / ".stages").glob("*.json"):
         assert str(toy.root) not in path.read_text()
-        assert json.loads(path.read_text())["format"] == 1
+        assert json.loads(path.read_text())["format"] == 2
 
 
 def test_two_builds_from_nothing_make_the_same_bytes(toy: Toy) -> None:
@@ -301,8 +301,8 @@ def test_two_builds_from_nothing_make_the_same_bytes(toy: Toy) -> None:
 
 
 #: Modules that a stage may import without naming them as its code: what they give it is in its key as values.
-FRAME = {"config", "config_errors", "devices", "digests", "execute", "fingerprint", "job", "schema", "stages",
-         "yaml_source"}
+FRAME = {"config", "config_errors", "devices", "digests", "execute", "fingerprint", "imports", "job", "locks",
+         "records", "schema", "stages", "yaml_source"}
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -331,7 +331,7 @@ def test_a_second_build_waits_for_the_first_and_uses_its_result(
             waiting.set()
         real(file, kind)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(execute_module.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
     job = Job(toy.root, load_config(toy.root / YAML, toy.root), "cpu")
 
     def run(staged: Job) -> Observed | None:
@@ -350,11 +350,11 @@ def test_a_second_build_waits_for_the_first_and_uses_its_result(
 def test_a_build_that_was_killed_leaves_no_trace(toy: Toy) -> None:
     toy.build("extract")
     folder = toy.root / ARTIFACTS
-    staging = folder / ".staging" / "compile@cpu" / "cpu"
+    staging = folder / ".staging.compile@cpu" / "cpu"
     staging.mkdir(parents=True)
     (staging / "main.npubin").write_text("half")
     (folder / "cpu").mkdir()
     (folder / "cpu" / "main.npubin").write_text("moved before the record was written")
     assert toy.build("compile") == ["compile"]
     assert "half" not in (folder / "cpu" / "main.npubin").read_text()
-    assert not list((folder / ".staging").iterdir())
+    assert not list(folder.glob(".staging*"))
