@@ -21,7 +21,7 @@ from npu_runtime.device import Device
 from npu_runtime.dtypes import nbytes
 from npu_runtime.executor import Executor, StepTime
 from npu_runtime.profiler import Profiler
-from npu_runtime.program import CompiledProgram
+from npu_runtime.program import CompiledProgram, Transform
 from npu_runtime.symbols import bind, evaluate
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines.inputs import Array, made_up_inputs, upper_sizes
@@ -90,7 +90,7 @@ def run(job: Job) -> None:
     result = BenchResult(
         model=job.config.name,
         target=job.target,
-        precision=job.config.precision,
+        precision=precision_of(job),
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         programs=programs,
         environment=environment_of(device, ("numpy", "pyopencl")),
@@ -98,6 +98,19 @@ def run(job: Job) -> None:
     write_result(job.bench_result, result)
     append_history(job.history, result)
     job.say(", ".join(_summary(program, len(programs) > 1) for program in programs))
+
+
+def precision_of(job: Job) -> str:
+    """The dtype that the model computes in: the configuration's, else that of most of its weights on the
+    device."""
+    if job.config.precision is not None:
+        return job.config.precision
+    sizes: dict[str, int] = {}
+    for name in job.programs:
+        for item in msgspec.json.decode(job.transforms(name).read_bytes(), type=list[Transform]):
+            sizes[item.dtype] = sizes.get(item.dtype, 0) + nbytes(item.shape, item.dtype)
+    floats = {dtype: size for dtype, size in sizes.items() if "float" in dtype}
+    return max(floats, key=lambda dtype: floats[dtype], default="float32")
 
 
 def append_history(path: Path, result: BenchResult) -> None:

@@ -49,29 +49,6 @@ def from_torchvision(name: str, weights: Weights, out: Path) -> None:
     save(_renamed(models.get_weight(name).get_state_dict(progress=False), weights.strip_prefix), out)
 
 
-def from_huggingface(name: str, weights: Weights, root: Path, out: Path) -> None:
-    """Reads all .safetensors files of a local folder, or of a repository of the hub, as one state_dict."""
-    folder = root / name
-    if not folder.is_dir():
-        try:
-            hub = importlib.import_module("huggingface_hub")
-        except ImportError:
-            raise FetchError(f"weights.huggingface: {name} is no folder here, and downloading it needs "
-                             "huggingface_hub, which is not installed") from None
-        try:
-            folder = Path(hub.snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
-        except Exception as error:  # its errors have no common base
-            raise FetchError(f"weights.huggingface: {name} cannot be downloaded: "
-                             f"{str(error).splitlines()[0]}") from error
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FetchError(f"weights.huggingface: {name} has no .safetensors file")
-    state: dict[str, Tensor] = {}
-    for file in files:
-        state.update(_read(file, weights))
-    save(_renamed(state, weights.strip_prefix), out)
-
-
 def _read(file: Path, weights: Weights) -> dict[str, Tensor]:
     import torch
     if file.suffix == ".safetensors":

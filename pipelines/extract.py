@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipelines import factory
+from pipelines.config import ModelConfig
 from pipelines.fingerprint import Observed
 from pipelines.job import Job
 from pipelines.schema import Program
@@ -25,26 +26,26 @@ def run(job: Job) -> Observed:
     graphs: dict[str, IR] = {}
     for number, (name, program) in enumerate(job.config.programs.items()):
         job.progress(f"exporting {name}", number, len(job.programs))
-        model, device = build_weightless(job)
+        model, device = build_weightless(job.config)
         graphs[name] = extract_program(job.config.name, model, program, device)
     for name, graph in share_states(graphs).items():
         graph.save(job.ir(name))
     return factory.observed(job.root)
 
 
-def build_weightless(job: Job) -> tuple[nn.Module, str]:
+def build_weightless(config: ModelConfig) -> tuple[nn.Module, str]:
     """The model on the meta device; on the CPU where building needs values, or where tensors outside its
     state_dict (tables computed by its constructor) would lose theirs. Returns the device's name too."""
     import torch
     try:
         with torch.device("meta"):
-            model = factory.build(job.config)
+            model = factory.build(config)
     except factory.FactoryError:
         raise
     except Exception:  # a factory that needs values fails in ways of its own; the CPU says if it is at fault
         model = None
     if model is None or _loses_values(model):
-        return factory.build(job.config), "cpu"
+        return factory.build(config), "cpu"
     return model, "meta"
 
 

@@ -79,6 +79,28 @@ def randomize(config: ModelConfig, model: nn.Module, seed: int) -> nn.Module:
     return model if function is None else function(model, seed) or model
 
 
+def write_random(config: ModelConfig, seed: int, out: Path) -> bool:
+    """Writes seeded random parameters of a model to ``out``, one tensor at a time, where the factory's module
+    has a function ``random_tensor(name, shape, seed)``. Returns whether it has."""
+    import torch
+
+    from npu_runtime.buffer import to_array
+    from npu_runtime.safetensors_file import write_safetensors
+    importlib.import_module(config.factory.partition(":")[0])
+    function = getattr(sys.modules[config.factory.partition(":")[0]], "random_tensor", None)
+    if function is None:
+        return False
+    with torch.device("meta"):
+        model = build(config)
+    held = dict(sorted(model.named_parameters()))
+    specs = {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+             for name, tensor in held.items()}
+    arrays = ((name, to_array(function(name, tensor.shape, seed).to(tensor.dtype)))
+              for name, tensor in held.items())
+    write_safetensors(out, specs, arrays, {"format": "pt"})
+    return True
+
+
 def observed(root: Path) -> Observed:
     """What shaped the models built so far: the files of the project's modules that are loaded, and the
     distributions that these name or that building loaded."""

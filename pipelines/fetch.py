@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from pipelines import checkpoint
+from pipelines import checkpoint, huggingface
 from pipelines.fingerprint import Observed
 from pipelines.job import Job, write_atomic
 from pipelines.packages import FetchError, check_sha256, take_file, take_files, wheel_of
@@ -19,7 +19,7 @@ def run(job: Job) -> Observed | None:
     info: dict[str, object] = {"kind": weights.kind}
     if weights.random is not None:
         observed = _random(job, weights.random.seed)
-        info |= {"seed": weights.random.seed, "label": f"random weights (seed {weights.random.seed})"}
+        info |= random_info(weights.random.seed)
     elif weights.package is not None:
         _package(job, weights.package)
         info |= weights.package.model_dump()
@@ -31,8 +31,8 @@ def run(job: Job) -> Observed | None:
         checkpoint.from_torchvision(weights.torchvision, weights, job.source_weights)
         info["label"] = f"torchvision {weights.torchvision}"
     elif weights.huggingface is not None:
-        checkpoint.from_huggingface(weights.huggingface, weights, job.root, job.source_weights)
-        info["label"] = f"Hugging Face {weights.huggingface}"
+        found, observed = _huggingface(job, weights.huggingface)
+        info |= found
     write_atomic(job.source_info, json.dumps(info, indent=2, sort_keys=True) + "\n")
     verify = job.config.verify
     if verify.dataset is not None:
@@ -42,15 +42,41 @@ def run(job: Job) -> Observed | None:
     return observed
 
 
+def random_info(seed: int) -> dict[str, object]:
+    """What ``source_info`` says of random weights."""
+    return {"kind": "random", "seed": seed, "label": f"random weights (seed {seed})"}
+
+
 def _random(job: Job, seed: int) -> Observed:
     import torch
 
     from pipelines import factory
     job.progress(f"random weights, seed {seed}")
     torch.manual_seed(seed)
-    model = factory.randomize(job.config, factory.build(job.config), seed)
-    checkpoint.save(model.state_dict(), job.source_weights)
+    if not factory.write_random(job.config, seed, job.source_weights):
+        model = factory.randomize(job.config, factory.build(job.config), seed)
+        checkpoint.save(model.state_dict(), job.source_weights)
     return factory.observed(job.root)
+
+
+def _huggingface(job: Job, name: str) -> tuple[dict[str, object], Observed | None]:
+    """The folder or repository ``name``; where there is neither, random weights if the configuration says
+    so."""
+    job.progress(f"weights of {name}")
+    weights = job.config.weights
+    try:
+        folder = huggingface.folder_of(name, job.root)
+    except huggingface.Unreachable as error:
+        if weights.or_random is None:
+            raise
+        seed = weights.or_random.seed
+        job.say(f"{error}; taking random weights (seed {seed}), as weights.or_random says. When they can be "
+                f"had: doit clean fetch:{job.config.name}")
+        return {**random_info(seed), "instead_of": name}, _random(job, seed)
+    huggingface.check_description(folder, job.config.factory_args.get("config") or {},
+                                  f"{job.config.name}.yaml (factory_args.config)")
+    huggingface.convert(folder, weights.strip_prefix, job.source_weights)
+    return {"label": f"Hugging Face {name}"}, None
 
 
 def _package(job: Job, package: PackageFile) -> None:

@@ -55,7 +55,8 @@ class TensorCheck(Record, frozen=True):
     """An output or a state of ``program``, compared at the given ``symbols`` over all runs of one case.
 
     ``top1`` and ``top5`` are the shares of rows whose best class and whose five best classes (as sets) are
-    PyTorch's; None where rows are not class scores."""
+    PyTorch's; None where rows are not class scores. ``eager`` are the errors of PyTorch in the model's own
+    16-bit floats; None for a model in float32."""
 
     program: str
     name: str
@@ -67,6 +68,7 @@ class TensorCheck(Record, frozen=True):
     errors: ErrorStats
     top1: float | None = None
     top5: float | None = None
+    eager: ErrorStats | None = None
 
 
 class Guess(Record, frozen=True):

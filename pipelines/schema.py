@@ -61,8 +61,11 @@ class Weights(Section):
     torchvision: str | None = None
     """A weights enum member, "ResNet18_Weights.IMAGENET1K_V1". Needs torchvision and a network."""
     huggingface: str | None = None
-    """A local folder with safetensors, or a repository ("Qwen/Qwen2.5-1.5B-Instruct"), which needs a
-    network."""
+    """A folder with config.json and safetensors files (relative to the project, or absolute), or a repository
+    of the hub ("Qwen/Qwen2.5-1.5B-Instruct"), which needs huggingface_hub and a network."""
+    or_random: RandomWeights | None = None
+    """With ``huggingface``: what to take where neither the folder nor the hub is there. The build says so,
+    and every report labels the weights as random."""
     entry: str | None = None
     """In a checkpoint that wraps its state_dict: the key that holds it."""
     strip_prefix: str = ""
@@ -81,6 +84,9 @@ class Weights(Section):
         if len(found) != 1:
             has = f"both {' and '.join(found)} are given" if found else "no source is given"
             raise problem(f"{has}; give exactly one of {', '.join(self.SOURCES)}")
+        if self.or_random is not None and self.huggingface is None:
+            raise problem("goes with huggingface alone: other sources are there, or are an error",
+                          ("or_random",))
         return self
 
 
@@ -229,6 +235,9 @@ class VerifyKnobs(Section):
 
     max_relative_error: Annotated[float, Field(gt=0)] = 1e-4
     """Largest difference over the largest magnitude of the expected output."""
+    max_eager_ratio: Annotated[float, Field(ge=1)] = 1.5
+    """For a model in 16-bit floats: its largest error against float32 (with the same rounded weights) over
+    that of PyTorch in the same 16 bits. Errors within ``max_relative_error`` are never too large."""
     min_snr_db: float | None = None
     min_top1: Share | None = None
     """Share of the labelled images whose best class must be right."""
@@ -291,7 +300,9 @@ class ModelConfig(Section):
     """The model's graphs; one alone is called ``main``."""
     target: str = "cpu"
     """What it is compiled for unless a task says otherwise (``compile:resnet18@nvidia``)."""
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Literal["float32", "float16", "bfloat16"] | None = None
+    """The dtype that the model must compute in; it is the factory's choice, and this is checked. Default:
+    whatever the factory makes."""
     fallback: Literal["allow", "deny"] = "deny"
     """Whether parts that the target cannot run may run with PyTorch."""
     compile: CompileKnobs = CompileKnobs()

@@ -22,8 +22,8 @@ def _always(config: ModelConfig) -> bool:
     return True
 
 
-def _weights_are_random(config: ModelConfig) -> bool:
-    return config.weights.kind == "random"
+def _weights_may_be_random(config: ModelConfig) -> bool:
+    return config.weights.kind == "random" or config.weights.or_random is not None
 
 
 def _no_files(job: Job) -> tuple[Path, ...]:
@@ -85,9 +85,10 @@ STAGES: tuple[Stage, ...] = (
         knobs=("weights", "verify.dataset.package", "verify.dataset.version", "verify.dataset.sha256",
                "verify.dataset.files", "verify.sentences.package", "verify.sentences.version",
                "verify.sentences.sha256", "verify.sentences.tokenizer"),
-        code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.gguf_checkpoint", "pipelines.packages",
-              "pipelines.factory"),
-        libraries=("torch", "safetensors", "gguf"), builds_model=_weights_are_random, per_target=False,
+        code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.huggingface",
+              "pipelines.gguf_checkpoint", "pipelines.packages", "pipelines.factory"),
+        libraries=("torch", "safetensors", "gguf", "huggingface_hub"),
+        builds_model=_weights_may_be_random, per_target=False,
     ),
     Stage(
         "extract", "pipelines.extract:run", "turns the PyTorch module into ir.json, one per program",
@@ -118,16 +119,16 @@ STAGES: tuple[Stage, ...] = (
         makes=("verify_result",),
         knobs=("verify", "programs", "precision"),
         code=("npu_runtime", "torch_ir.eager", "npu_compiler.parts", "npu_compiler.parts_file",
-              "pipelines.programs", "pipelines.verify", "pipelines.first_jump",
-              "pipelines.reference", "pipelines.inputs", "pipelines.datasets", "pipelines.metrics",
-              "pipelines.sentences",
-              "pipelines.results", "pipelines.factory"),
+              "pipelines.programs", "pipelines.verify", "pipelines.comparison", "pipelines.first_jump",
+              "pipelines.reference", "pipelines.extract", "pipelines.inputs", "pipelines.datasets",
+              "pipelines.metrics", "pipelines.sentences", "pipelines.results", "pipelines.factory"),
         libraries=("torch", "numpy", "pillow", "tokenizers"), builds_model=_always, device=True,
     ),
     Stage(
         "bench", "pipelines.bench:run", "measures latency, throughput and every kernel",
-        after=("compile", "weights"), reads=("npubin", "parts", "prepared_weights"), makes=("bench_result",),
-        knobs=("bench", "programs"),
+        after=("compile", "weights"), reads=("npubin", "parts", "transforms", "prepared_weights"),
+        makes=("bench_result",),
+        knobs=("bench", "programs", "precision"),
         code=("npu_runtime", "torch_ir.eager", "npu_compiler.parts", "npu_compiler.parts_file",
               "pipelines.programs", "pipelines.bench", "pipelines.inputs", "pipelines.results"),
         libraries=("numpy", "pyopencl"), device=True, exclusive=True,

@@ -4,7 +4,6 @@ set."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,18 @@ import numpy as np
 from npu_runtime.device import Device
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines import factory
+from pipelines.comparison import Comparison, Setting, is_scores, problem_of
 from pipelines.datasets import DatasetError, load_samples, thumbnail
 from pipelines.fingerprint import Observed
 from pipelines.first_jump import first_jump
 from pipelines.inputs import Array, checked_sizes, made_up_inputs, shape_of, upper_sizes
 from pipelines.job import Job
-from pipelines.metrics import ErrorSum, accuracy, agreement, error_stats, guesses
+from pipelines.metrics import accuracy, error_stats, guesses
 from pipelines.programs import open_program
 from pipelines.reference import Reference
 from pipelines.results import (
     ImageCheck,
     SentenceCheck,
-    TensorCheck,
     VerifyResult,
     environment_of,
     file_digest,
@@ -37,58 +36,6 @@ MADE_UP, IMAGES, SENTENCES = "made-up inputs", "images", "sentences"
 
 class VerifyError(ValueError):
     """The compiled programs are not PyTorch's model."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One set of inputs: their kind, the symbols' values, and the inputs of each program up to the one at
-    hand."""
-
-    case: str
-    sizes: Mapping[str, int]
-    inputs: Mapping[str, Mapping[str, Array]]
-
-
-@dataclass
-class Comparison:
-    """An output or a state of a program over the runs of a case; the setting of its worst run is kept."""
-
-    program: str
-    name: str
-    kind: str
-    setting: Setting
-    shape: tuple[int, ...]
-    errors: ErrorSum = field(default_factory=ErrorSum)
-    worst: float = -1.0
-    top1: list[float] = field(default_factory=list)
-    top5: list[float] = field(default_factory=list)
-    runs: int = 0
-
-    def add(self, found: Array, expected: Array, setting: Setting) -> None:
-        self.errors.add(found, expected)
-        self.runs += 1
-        stats = error_stats(found, expected)
-        relative = stats.max_relative if not stats.mismatched else float("inf")
-        if relative > self.worst:
-            self.worst, self.setting = relative, setting
-        if is_scores(expected) and not stats.mismatched:
-            self.top1.append(agreement(found, expected, 1))
-            self.top5.append(agreement(found, expected, 5))
-
-    def check(self) -> TensorCheck:
-        """What the result file says of it."""
-        return TensorCheck(
-            self.program,
-            self.name,
-            self.kind,
-            self.setting.case,
-            dict(self.setting.sizes),
-            self.shape,
-            self.runs,
-            self.errors.stats(),
-            float(np.mean(self.top1)) if self.top1 else None,
-            float(np.mean(self.top5)) if self.top5 else None,
-        )
 
 
 class Compiled:
@@ -160,38 +107,6 @@ def run(job: Job) -> Observed:
     return factory.observed(job.root)
 
 
-def problem_of(check: TensorCheck, knobs: VerifyKnobs) -> str | None:
-    """What is wrong with a comparison; None if it is within the tolerance."""
-    where = f"{check.program}.{check.name} on {check.case}" + "".join(
-        f", {name} = {size}" for name, size in check.symbols.items()
-    )
-    errors = check.errors
-    if errors.mismatched:
-        return (
-            f"{where}: {errors.mismatched} of {errors.elements} values are infinite or NaN on one side only"
-        )
-    if errors.max_relative > knobs.max_relative_error:
-        return (
-            f"{where} differs from PyTorch by {errors.max_relative:.2e} of its largest value; "
-            f"verify.max_relative_error allows {knobs.max_relative_error:.2e}"
-        )
-    if knobs.min_snr_db is not None and errors.snr_db is not None and errors.snr_db < knobs.min_snr_db:
-        return (
-            f"{where} has an SNR of {errors.snr_db:.1f} dB; verify.min_snr_db asks for {knobs.min_snr_db:.1f}"
-        )
-    if knobs.min_agreement is not None and check.top1 is not None and check.top1 < knobs.min_agreement - 1e-9:
-        return (
-            f"{where} has PyTorch's best class in {check.top1:.1%} of its rows; "
-            f"verify.min_agreement asks for {knobs.min_agreement:.1%}"
-        )
-    return None
-
-
-def is_scores(values: Array) -> bool:
-    """Whether ``values`` look like class scores: rows of at least ten floats."""
-    return values.ndim == 2 and values.shape[1] >= 10 and values.dtype.kind not in "iub"
-
-
 def _compare_made_up(
     job: Job,
     compiled: Compiled,
@@ -208,10 +123,10 @@ def _compare_made_up(
         inputs[name] = made_up_inputs(program, sizes, (job.config.verify.seed, sample, number))
         setting = Setting(MADE_UP, {size: sizes[size] for size in program.symbols}, dict(inputs))
         found = compiled.run(name, inputs[name], weights)
-        expected = reference.call(program.method, inputs[name])
-        _add_outputs(job, name, setting, found, expected, comparisons)
+        _add_outputs(job, name, setting, found, reference, comparisons)
         for key, content in compiled.states(name, weights):
-            _add(name, key, "state", setting, content, reference.state(key), comparisons)
+            eager = None if reference.narrow is None else reference.state(key, narrow=True)
+            _add(name, key, "state", setting, content, reference.state(key), comparisons, eager)
 
 
 def _compare_images(
@@ -241,9 +156,8 @@ def _compare_images(
         inputs = {**made_up_inputs(program, sizes, (job.config.verify.seed,)), taking: pixels}
         reference.reset()
         found = compiled.run(name, inputs, compiled.weights.new_state())
-        expected = reference.call(program.method, inputs)
         setting = Setting(IMAGES, {size: sizes[size] for size in program.symbols}, {name: inputs})
-        _add_outputs(job, name, setting, found, expected, comparisons)
+        expected = _add_outputs(job, name, setting, found, reference, comparisons)
         scores = next(
             (output for output, values in zip(found, expected, strict=True) if is_scores(values)), None
         )
@@ -288,9 +202,8 @@ def _compare_sentences(
         inputs = {**made_up_inputs(program, sizes, (job.config.verify.seed,)), **given}
         reference.reset()
         ours = compiled.run(name, inputs, compiled.weights.new_state())
-        theirs = reference.call(program.method, inputs)
         setting = Setting(SENTENCES, {}, {name: inputs})
-        _add_outputs(job, name, setting, ours, theirs, comparisons)
+        theirs = _add_outputs(job, name, setting, ours, reference, comparisons)
         vectors = next(iter(ours.values()))
         found.append(
             SentenceCheck(pair.first, pair.second, pair.cosine, cosine(*theirs[0][:2]), cosine(*vectors[:2]))
@@ -313,16 +226,23 @@ def _add_outputs(
     program: str,
     setting: Setting,
     found: Mapping[str, Array],
-    expected: Sequence[Array],
+    reference: Reference,
     comparisons: dict[tuple[Any, ...], Comparison],
-) -> None:
+) -> list[Array]:
+    """Compares the outputs of a run with PyTorch's on the same inputs; returns those."""
+    method, inputs = job.config.programs[program].method, setting.inputs[program]
+    expected = reference.call(method, inputs)
+    eager: Sequence[Array | None] = (
+        [None] * len(expected) if reference.narrow is None else reference.call(method, inputs, narrow=True)
+    )
     if len(found) != len(expected):
         raise VerifyError(
             f"{job.label}: program {program} has {len(found)} outputs ({', '.join(found)}), PyTorch's "
             f"{len(expected)}; extract it again"
         )
-    for (output, ours), theirs in zip(found.items(), expected, strict=True):
-        _add(program, output, "output", setting, ours, theirs, comparisons)
+    for (output, ours), theirs, narrow in zip(found.items(), expected, eager, strict=True):
+        _add(program, output, "output", setting, ours, theirs, comparisons, narrow)
+    return expected
 
 
 def _add(
@@ -333,6 +253,7 @@ def _add(
     found: Array,
     expected: Array,
     comparisons: dict[tuple[Any, ...], Comparison],
+    eager: Array | None,
 ) -> None:
     if found.shape != expected.shape:
         raise VerifyError(
@@ -341,7 +262,7 @@ def _add(
         )
     key = (program, name, kind, setting.case, tuple(setting.sizes.items()))
     comparison = comparisons.setdefault(key, Comparison(program, name, kind, setting, found.shape))
-    comparison.add(found, expected, setting)
+    comparison.add(found, expected, setting, eager)
 
 
 def _place(job: Job, compiled: Compiled, reference: Reference, comparison: Comparison) -> str:

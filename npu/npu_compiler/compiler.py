@@ -36,7 +36,7 @@ from torch_ir.ir import IR, Output
 from torch_ir.serialize import ir_from_dict
 
 #: The dtypes that a program's arithmetic can be asked to have.
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,12 @@ def compile_ir(
 ) -> CompiledProgram:
     """Compiles a graph for a target.
 
-    ``ir`` is an ``IR``, the path of an IR file or the file's content as a dict. ``precision``: the dtype of
-    the arithmetic, "float32" or None for the graph's own. ``program`` is the name among the model's programs.
-    With ``expose_values`` every value that survives fusion is an output as well, under its name in the graph.
-    ``winograd``: whether 3x3 convolutions may use F(4x4, 3x3) where it pays. ``check_indices``: whether a run
-    raises an error where an index is out of range (reading or writing elsewhere is impossible either way).
+    ``ir`` is an ``IR``, the path of an IR file or the file's content as a dict. ``precision``: the dtype
+    that the graph must compute in ("float32", "float16", "bfloat16"; None: any); it is chosen at extraction.
+    ``program`` is the name among the model's programs. With ``expose_values`` every value that survives
+    fusion is an output as well, under its name in the graph. ``winograd``: whether 3x3 convolutions may use
+    F(4x4, 3x3) where it pays. ``check_indices``: whether a run raises an error where an index is out of range
+    (reading or writing elsewhere is impossible either way).
 
     Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph
     and ``CompileError`` for anything else.
@@ -99,6 +100,7 @@ def compile_with_report(
         raise CompileError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     graph = load_graph(ir)
     graph.verify()
+    _check_precision(graph, precision)
     device = load_target(target)
     try:
         lowered, dumps = run_passes(graph, device, start_after=start_after)
@@ -115,6 +117,21 @@ def compile_with_report(
     built = assemble(lowered, emitted, device, program)
     templates = template_closure([PRELUDE, *(call.template for call in emitted.calls)])
     return CompileResult(built, templates, emitted.decisions, dumps)
+
+
+def _check_precision(graph: IR, precision: str | None) -> None:
+    """Raises ``CompileError`` unless the floating-point weights (without any: the inputs) are ``precision``,
+    by most of their elements."""
+    elements = dict.fromkeys(PRECISIONS, 0)
+    for spec in (graph.weights or graph.inputs).values():
+        if spec.dtype in elements:
+            elements[spec.dtype] += bounds_of(spec.numel, graph.symbols)[1]
+    found = max(elements, key=lambda dtype: elements[dtype])
+    if precision is not None and elements[found] and found != precision:
+        raise CompileError(
+            f"{graph.name} was asked for in {precision}, and its graph computes in {found}: extract the "
+            f"module in {precision} (by factory_args, or model.to(torch.{precision})), or leave precision out"
+        )
 
 
 def load_graph(ir: IR | str | Path | Mapping[str, Any]) -> IR:

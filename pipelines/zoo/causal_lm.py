@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import types
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -108,15 +109,19 @@ def causal_lm(
     return model
 
 
+def random_tensor(name: str, shape: Sequence[int], seed: int) -> Tensor:
+    """The parameter ``name`` of a model with random weights, in float32: a scale near 1, or a matrix that
+    keeps the size of what it is applied to."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed))
+    noise = torch.randn(tuple(shape), generator=generator)
+    if noise.dim() > 1:
+        return noise.mul_(noise.shape[1] ** -0.5)
+    return noise.mul_(0.1).add_(1.0 if "norm" in name else 0.0)
+
+
 def randomize(model: nn.Module, seed: int) -> nn.Module:
-    """Fills every parameter from ``seed`` and its name: scales near 1, and matrices that keep the size of
-    what they are applied to."""
+    """Fills every parameter from ``seed`` and its name."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed))
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() > 1:
-                parameter.copy_(noise * parameter.shape[1] ** -0.5)
-            else:
-                parameter.copy_(noise * 0.1 + (1.0 if "norm" in name else 0.0))
+            parameter.copy_(random_tensor(name, parameter.shape, seed))
     return model
