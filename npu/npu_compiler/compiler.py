@@ -12,7 +12,7 @@ from npu_compiler import memory
 from npu_compiler.coverage import refusals
 from npu_compiler.emit import Emitted, Emitter, Options
 from npu_compiler.errors import CompileError, UnsupportedOpError
-from npu_compiler.pipeline import run_passes
+from npu_compiler.pipeline import MISSED, run_passes
 from npu_compiler.render import PRELUDE, render, template_closure
 from npu_compiler.select import BufferUse, KernelCall, ScalarUse
 from npu_compiler.target import Target, load_target
@@ -116,7 +116,8 @@ def compile_with_report(
     emitted = emitter.result()
     built = assemble(lowered, emitted, device, program)
     templates = template_closure([PRELUDE, *(call.template for call in emitted.calls)])
-    return CompileResult(built, templates, emitted.decisions, dumps)
+    missed = tuple(line for look in MISSED for line in look(lowered))
+    return CompileResult(built, templates, (*emitted.decisions, *missed), dumps)
 
 
 def _check_precision(graph: IR, precision: str | None) -> None:

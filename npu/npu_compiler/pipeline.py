@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from npu_compiler.errors import CompileError
+from npu_compiler.passes import fuse_gate as gates
+from npu_compiler.passes import join_linear as joins
 from npu_compiler.passes.assign_layouts import assign_layouts
 from npu_compiler.passes.decompose import decompose
 from npu_compiler.passes.eliminate_dead import eliminate_dead
@@ -14,8 +16,10 @@ from npu_compiler.passes.fold_affine import fold_affine
 from npu_compiler.passes.fold_pad import fold_pad
 from npu_compiler.passes.fuse_attention import fuse_attention
 from npu_compiler.passes.fuse_epilogue import fuse_epilogue
+from npu_compiler.passes.fuse_gate import fuse_gate
 from npu_compiler.passes.fuse_norm import fuse_norm
 from npu_compiler.passes.fuse_pointwise import fuse_pointwise
+from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
 from npu_compiler.target import Target
@@ -34,10 +38,15 @@ PASSES: tuple[Pass, ...] = (
     fold_affine,  # before fusion: what folds into weights costs nothing at run time
     narrow_linear,  # after biases have gone into layers, before activations do
     fuse_epilogue,  # before fuse_pointwise: in a product's registers an elementwise op is nearly free
+    fuse_gate,  # after it: the gate's activation and the product with the other half are epilogues by then
+    join_linear,  # after both: a product with an epilogue of its own keeps it
     fuse_pointwise,  # takes what is left
     eliminate_dead,  # folded constants that nothing reads any more
     assign_layouts,  # last: it must see the final node boundaries
 )
+
+#: What passes left although it looks like their pattern, from the final graph: a line each, with the reason.
+MISSED: tuple[Callable[[IR], list[str]], ...] = (gates.missed, joins.missed)
 
 
 def run_passes(

@@ -13,11 +13,11 @@ from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.tuning import depthwise_tile, panel_width
+from npu_compiler.tuning import panel_width
 from npu_compiler.views import View, reshape
 from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
-from torch_ir.expr import Dim, ceil_div, product
+from torch_ir.expr import Dim, ceil_div
 from torch_ir.ir import ITEM_SIZE, Attr, Node, TensorSpec
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def igemm(
 ) -> None:
     """Emits the implicit matrix product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides.
 
-    ``prepare`` turns the weight into [O, C / groups, *kernel] before it is packed."""
+    ``prepare`` turns the weight into [O, C / groups, *kernel] before it is packed. With an attribute "gate"
+    the weight has 2 * O rows, as ``ops.gated`` says."""
     if x.dtype != "float32":
         raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
     if index_type(e, [x, y]) != "int":
@@ -166,17 +167,20 @@ def igemm(
     pixels = batch * out_height * out_width
     vectors = is_vector_view(e, y) and (groups == 1 or out_group % LANES == 0)
     taps = kernel[0] * kernel[1]
-    tile = e.tile(op, pixels=pixels, out=out_group, inner=inner, taps=taps, groups=groups)
+    depth = inner * taps
+    gate = node.attrs.get("gate")
+    rows = out_group if gate is None else 2 * out_group
+    tile = e.tile(op, pixels=pixels, out=rows, inner=inner, taps=taps, groups=groups)
     wide = tile.nv * LANES
     weight = str(node.inputs[1])
     _, stored = e.constant(weight)
-    body, count, pack = pack_panels(groups, out_group, inner, kernel, wide, stored)
+    body, count, pack = pack_panels(groups, rows, inner, kernel, wide, stored)
     w = e.weight(weight, (count,), lambda expr: pack(prepare(expr)), stored=True)
-    panels = -(-out_group // wide)
+    panels = -(-rows // wide)
     buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
-        length, pack_b = pack_bias(groups, out_group, wide)
+        length, pack_b = pack_bias(groups, rows, wide)
         buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
     residual = residual_view(e, node, y, vectors)
     if residual is not None:
@@ -225,6 +229,7 @@ def igemm(
         "order": tile.order,
         "bias": bias is not None,
         "residual": residual is not None,
+        "gate": None if gate is None else epilogue_lines(gate),
         "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
     }
     e.call(
@@ -237,7 +242,7 @@ def igemm(
         args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
         global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks),
         local_size=(1, 1),
-        cost=cost or conv_cost(node, x.spec, out_group * groups * inner * taps, inner * taps, stored),
+        cost=cost or conv_cost(node, x.spec, groups * rows * depth, depth * (rows // out_group), stored),
     )
 
 
@@ -300,90 +305,4 @@ def pack_rows(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
         "conv2d",
         prepare=prepare,
         cost=conv_cost(node, x.spec, out * run * kernel[0], run * kernel[0]),
-    )
-
-
-def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
-    """Emits a convolution with one input channel per output channel; ``x`` in vectors of channels."""
-    batch, channels, height, width = x.shape
-    _, _, out_height, out_width = y.shape
-    blocks = round_up(int(str(channels)), LANES) // LANES
-    vectors = is_vector_view(e, y)
-    stride, dilation, padding = (
-        as_ints(node.attrs["stride"]),
-        as_ints(node.attrs["dilation"]),
-        pads_of(node.attrs),
-    )
-
-    def pack(expr: WeightExpr) -> WeightExpr:
-        padded = [
-            "pad",
-            ["reshape", expr, [channels, *kernel]],
-            [[0, blocks * LANES - int(str(channels))], [0, 0], [0, 0]],
-        ]
-        tiles = ["permute", ["reshape", padded, [blocks, LANES, *kernel]], [0, 2, 3, 1]]
-        return ["pad", ["reshape", tiles, [blocks * LANES * product(kernel)]], [[0, LANES]]]
-
-    weight = node.inputs[1]
-    assert weight is not None
-    w = e.weight(weight, (blocks * LANES * int(str(product(kernel))) + LANES,), pack)
-    buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None:
-        length, pack_b = pack_bias(1, int(str(channels)), LANES)
-        buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
-    residual = residual_view(e, node, y, vectors)
-    if residual is not None:
-        buffers.append(BufferUse(residual.buffer, "r"))
-    buffers.append(BufferUse(y.buffer, "w"))
-    tile, rows = depthwise_tile(
-        kernel_width=kernel[1],
-        stride=stride[1],
-        width=e.bounds(out_width)[1],
-        height=e.bounds(out_height)[1],
-        columns=e.bounds(batch)[0] * blocks,
-    )
-    scalars: list[Dim] = [
-        channels,
-        height,
-        width,
-        out_height,
-        out_width,
-        padding[0][0],
-        padding[1][0],
-        x.offset,
-        x.strides[0],
-        x.strides[2],
-        x.strides[3],
-        y.offset,
-        y.strides[0],
-        y.strides[3],
-        y.strides[1],
-    ]
-    if residual is not None:
-        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
-    params = {
-        "kh": kernel[0],
-        "kw": kernel[1],
-        "sh": stride[0],
-        "sw": stride[1],
-        "dh": dilation[0],
-        "dw": dilation[1],
-        "tw": tile,
-        "bias": bias is not None,
-        "out": "nhwc8" if vectors else "strided",
-        "residual": residual is not None,
-        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
-    }
-    e.call(
-        "conv2d",
-        "depthwise",
-        "ops/conv_depthwise.cl.j2",
-        params,
-        node=node,
-        shown={"k": f"{kernel[0]}x{kernel[1]}", "s": f"{stride[0]}x{stride[1]}"},
-        args=[*buffers, *(ScalarUse(value) for value in (*scalars, rows))],
-        global_size=(blocks, ceil_div(out_height, rows), batch),
-        local_size=(1, 1, 1),
-        cost=conv_cost(node, x.spec, channels * product(kernel), product(kernel)),
     )

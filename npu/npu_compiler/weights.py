@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,12 @@ def as_stored(expr: WeightExpr, ir: IR) -> tuple[WeightExpr, str] | None:
     if expr[0] == "cast" and expr[2] == "float32":
         dtype = _dtype(expr[1], ir)
         return (expr[1], dtype) if dtype in HALF else None
+    if expr[0] == "concat":
+        parts = [as_stored(part, ir) for part in expr[1]]
+        dtypes = {part[1] for part in parts if part is not None}
+        if None in parts or len(dtypes) != 1:
+            return None
+        return ["concat", [part[0] for part in parts if part is not None], expr[2]], dtypes.pop()
     if expr[0] not in _ARRANGING:
         return None
     inner = as_stored(expr[1], ir)
@@ -124,16 +130,19 @@ class Transforms:
         return name
 
 
-def first_key(expr: Any) -> str:
+def first_key(expr: WeightExpr) -> str:
     """The first weight or buffer that an expression reads; "constant" where it reads none."""
+    return next(keys_of(expr), "constant")
+
+
+def keys_of(expr: Any) -> Iterator[str]:
+    """The weights and buffers that an expression reads, in its order, each as often as it stands there."""
     if isinstance(expr, list):
         if expr and expr[0] in ("tensor", "buffer"):
-            return str(expr[1])
-        for part in expr:
-            key = first_key(part)
-            if key != "constant":
-                return key
-    return "constant"
+            yield str(expr[1])
+        else:
+            for part in expr:
+                yield from keys_of(part)
 
 
 #: Gives a weight's packed form from its plain one.

@@ -111,6 +111,7 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/conv_igemm.cl.j2", {"out": "nchw"}),
         ("ops/conv_igemm.cl.j2", {"order": "row"}),
         ("ops/conv_igemm.cl.j2", {"weight": "f64"}),
+        ("ops/conv_igemm.cl.j2", {"gate": [], "residual": True}),
         ("ops/attention.cl.j2", {"lanes": 4}),
         ("ops/attention.cl.j2", {"block": 12}),
         ("ops/attention.cl.j2", {"rows": 9}),

@@ -57,6 +57,7 @@ def call(function: Callable[..., Any], *inputs: torch.Tensor, **tensors: Any) ->
 X = values(2, 3, 5, 5)
 W = values(4, 3, 3, 3)
 V = values(4, 4, 1, 1)
+U = values(16, 7)
 
 
 def twice(m: Any, x: torch.Tensor) -> torch.Tensor:
@@ -247,6 +248,91 @@ CASES: dict[str, PassCase] = {
     ),
     "fuse_epilogue_not_another_dtype": PassCase(
         "fuse_epilogue", call(lambda m, x: F.conv2d(x, m.w) > 0, X, w=W), False
+    ),
+    "fuse_gate": PassCase(
+        "fuse_gate",
+        call(lambda m, x: F.silu(F.linear(x, m.w)) * F.linear(x, m.v), values(3, 7), w=U, v=U.flip(0)),
+    ),
+    "fuse_gate_biases": PassCase(
+        "fuse_gate",
+        call(
+            lambda m, x: F.linear(x, m.v, m.b) * F.gelu(F.linear(x, m.w, m.c)) + 1,
+            values(2, 3, 7),
+            w=U,
+            v=U.flip(0),
+            b=values(16),
+            c=values(16, seed=1),
+        ),
+    ),
+    "fuse_gate_not_when_the_gate_is_read": PassCase(
+        "fuse_gate",
+        call(
+            lambda m, x: (g := F.silu(F.linear(x, m.w))) * F.linear(x, m.v) + g.sum(),
+            values(3, 7),
+            w=U,
+            v=U.flip(0),
+        ),
+        False,
+    ),
+    "fuse_gate_not_of_other_inputs": PassCase(
+        "fuse_gate",
+        call(lambda m, x, y: F.silu(F.linear(x, m.w)) * F.linear(y, m.v), *(values(3, 7),) * 2, w=U, v=U),
+        False,
+    ),
+    "fuse_gate_not_of_a_shared_weight": PassCase(
+        "fuse_gate",
+        call(
+            lambda m, x: F.silu(F.linear(x, m.w)) * F.linear(x, m.v) + F.linear(x + 1, m.w),
+            values(3, 7),
+            w=U,
+            v=U.flip(0),
+        ),
+        False,
+    ),
+    "join_linear": PassCase(
+        "join_linear",
+        call(
+            lambda m, x: F.linear(x, m.w).softmax(-1) @ F.linear(x, m.v).softmax(-1).transpose(-1, -2),
+            values(2, 3, 7),
+            w=U,
+            v=U.flip(1),
+        ),
+    ),
+    "join_linear_biases": PassCase(
+        "join_linear",
+        call(
+            lambda m, x: (F.linear(x, m.w, m.b).softmax(-1)[..., :8], F.linear(x, m.v, m.c).softmax(-1)),
+            values(3, 7),
+            w=U,
+            v=U[:8],
+            b=values(16),
+            c=values(8),
+        ),
+    ),
+    "join_linear_not_of_odd_columns": PassCase(
+        "join_linear",
+        call(
+            lambda m, x: F.linear(x, m.w).sum() + F.linear(x, m.v).sum(),
+            values(3, 7),
+            w=values(5, 7),
+            v=U,
+        ),
+        False,
+    ),
+    "join_linear_not_of_a_table": PassCase(
+        "join_linear",
+        call(
+            lambda m, i: (lambda x: F.linear(x, m.w).sum() + F.linear(x, m.v).sum())(F.embedding(i, m.w)),
+            torch.tensor([3, 0, 15]),
+            w=U,
+            v=U.flip(0),
+        ),
+        False,
+    ),
+    "join_linear_not_a_result": PassCase(
+        "join_linear",
+        call(lambda m, x: (F.linear(x, m.w), F.linear(x, m.v).sum()), values(3, 7), w=U, v=U.flip(0)),
+        False,
     ),
     "fuse_pointwise_chain": PassCase(
         "fuse_pointwise", call(lambda m, x, y: torch.sigmoid(x * 2 + y) - x, values(3, 5), values(5))

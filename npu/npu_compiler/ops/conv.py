@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from npu_compiler import unfolded, winograd
 from npu_compiler.ctext import Step
+from npu_compiler.depthwise import depthwise
 from npu_compiler.lowering import Builder, as_int, as_ints
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.fused import run_body
 from npu_compiler.ops.matmul import emit_matmul, product_expr
 from npu_compiler.ops.views import tensor_input
 from npu_compiler.pointwise import emit_body
-from npu_compiler.products import LANES, depthwise, igemm, is_vector_view, pack_rows, pads_of
+from npu_compiler.products import LANES, igemm, is_vector_view, pack_rows, pads_of
 from npu_compiler.shapes import may_equal, require, window_out
 from npu_compiler.views import View
 from npu_compiler.views import expand as expand_view
 from npu_compiler.views import permute as permute_view
+from npu_compiler.views import reshape as reshape_view
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, product
 from torch_ir.ir import Attr, Node, TensorSpec
@@ -227,16 +229,16 @@ def _emit_linear(e: Emitter, node: Node) -> None:
     ):
         _emit_product(e, node, x)
         return
+    packed_linear(e, node, x)
+
+
+def packed_linear(e: Emitter, node: Node, x: View) -> None:
+    """Emits the product of rows [.., K] by a packed constant weight."""
     rows, inner = product(x.shape[:-1]), x.shape[-1]
     out = node.out.shape[-1]
-    x = e.dense(x, node, "rows") if len(x.shape) != 2 else x
-    flat = View(
-        x.buffer,
-        x.dtype,
-        (rows, inner, 1, 1),
-        (x.strides[-2] if len(x.shape) > 1 else inner, x.strides[-1], 0, 0),
-        x.offset,
-    )
+    matrix = reshape_view(x, (rows, inner)) or reshape_view(e.dense(x, node, "rows"), (rows, inner))
+    assert matrix is not None
+    flat = replace(matrix, shape=(rows, inner, 1, 1), strides=(*matrix.strides, 0, 0))
     y = e.output(node)
     target = View(y.buffer, y.dtype, (rows, out, 1, 1), (out, 1, out, out), y.offset)
     igemm(e, node, flat, target, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, "linear")

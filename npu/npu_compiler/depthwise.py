@@ -1,0 +1,112 @@
+"""Kernel calls of depthwise convolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from npu_compiler.lowering import as_ints
+from npu_compiler.products import (
+    LANES,
+    conv_cost,
+    epilogue_lines,
+    is_vector_view,
+    pack_bias,
+    pads_of,
+    residual_view,
+    round_up,
+)
+from npu_compiler.select import BufferUse, ScalarUse
+from npu_compiler.tuning import depthwise_tile
+from npu_compiler.views import View
+from npu_runtime.program import WeightExpr
+from torch_ir.expr import Dim, ceil_div, product
+from torch_ir.ir import Node
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+
+def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
+    """Emits a convolution with one input channel per output channel; ``x`` in vectors of channels."""
+    batch, channels, height, width = x.shape
+    _, _, out_height, out_width = y.shape
+    blocks = round_up(int(str(channels)), LANES) // LANES
+    vectors = is_vector_view(e, y)
+    stride, dilation, padding = (
+        as_ints(node.attrs["stride"]),
+        as_ints(node.attrs["dilation"]),
+        pads_of(node.attrs),
+    )
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        padded = [
+            "pad",
+            ["reshape", expr, [channels, *kernel]],
+            [[0, blocks * LANES - int(str(channels))], [0, 0], [0, 0]],
+        ]
+        tiles = ["permute", ["reshape", padded, [blocks, LANES, *kernel]], [0, 2, 3, 1]]
+        return ["pad", ["reshape", tiles, [blocks * LANES * product(kernel)]], [[0, LANES]]]
+
+    weight = node.inputs[1]
+    assert weight is not None
+    w = e.weight(weight, (blocks * LANES * int(str(product(kernel))) + LANES,), pack)
+    buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        length, pack_b = pack_bias(1, int(str(channels)), LANES)
+        buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
+    residual = residual_view(e, node, y, vectors)
+    if residual is not None:
+        buffers.append(BufferUse(residual.buffer, "r"))
+    buffers.append(BufferUse(y.buffer, "w"))
+    tile, rows = depthwise_tile(
+        kernel_width=kernel[1],
+        stride=stride[1],
+        width=e.bounds(out_width)[1],
+        height=e.bounds(out_height)[1],
+        columns=e.bounds(batch)[0] * blocks,
+    )
+    scalars: list[Dim] = [
+        channels,
+        height,
+        width,
+        out_height,
+        out_width,
+        padding[0][0],
+        padding[1][0],
+        x.offset,
+        x.strides[0],
+        x.strides[2],
+        x.strides[3],
+        y.offset,
+        y.strides[0],
+        y.strides[3],
+        y.strides[1],
+    ]
+    if residual is not None:
+        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+    params = {
+        "kh": kernel[0],
+        "kw": kernel[1],
+        "sh": stride[0],
+        "sw": stride[1],
+        "dh": dilation[0],
+        "dw": dilation[1],
+        "tw": tile,
+        "bias": bias is not None,
+        "out": "nhwc8" if vectors else "strided",
+        "residual": residual is not None,
+        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
+    }
+    e.call(
+        "conv2d",
+        "depthwise",
+        "ops/conv_depthwise.cl.j2",
+        params,
+        node=node,
+        shown={"k": f"{kernel[0]}x{kernel[1]}", "s": f"{stride[0]}x{stride[1]}"},
+        args=[*buffers, *(ScalarUse(value) for value in (*scalars, rows))],
+        global_size=(blocks, ceil_div(out_height, rows), batch),
+        local_size=(1, 1, 1),
+        cost=conv_cost(node, x.spec, channels * product(kernel), product(kernel)),
+    )
