@@ -106,6 +106,30 @@ def make_app(console: Any) -> "typer.Typer":
             _say(console, str(folder / name))
         _say(console, f"next: cd {shlex.quote(str(folder))} && doit")
 
+    @app.command("gate")
+    def gate(
+        base: Annotated[Path, typer.Argument(help="the project as it was, with its artifacts")],
+        head: Annotated[Path, typer.Argument(help="the project as it is, with its artifacts")],
+        models: Annotated[
+            list[str] | None, typer.Argument(help="MODEL[@TARGET]...; else the default models")
+        ] = None,
+        threshold: Annotated[float, typer.Option(min=0, help="slowdown that may pass, as a share")] = 0.05,
+        confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.99,
+        rounds: Annotated[int, typer.Option(min=1, help="turns of each side before the first look")] = 20,
+        report: Annotated[Path | None, typer.Option("--json", help="write the result to this file")] = None,
+    ) -> None:
+        """Measures two revisions in turns. Exit status: 0 passed, 1 error, 2 misuse, 3 regression,
+        4 nothing was compared."""
+        from pipelines import gate as gate_module
+        from pipelines.gate_run import Settings, run_gate
+        from pipelines.results import write_result
+
+        found = run_gate(base, head, models or (), Settings(threshold, confidence, rounds))
+        if report is not None:
+            write_result(report, found)
+        _say(console, gate_module.text(found))
+        raise typer.Exit(found.status)
+
     return app
 
 
