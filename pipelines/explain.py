@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.config import ConfigError, place_of
-from pipelines.records import Difference, Verdict
+from pipelines.records import Difference, Record, Verdict, changed_outputs
 
 #: What is said of a stage that has no record.
-NO_RECORD = "it has no finished run on record"
+NO_RECORD = "no finished run is on record"
 
 
 def reasons(verdict: Verdict, model: str, root: Path) -> tuple[str, ...]:
     """A line for everything because of which the stage of ``verdict`` runs; none if it need not."""
     if verdict.previous is None:
         return (NO_RECORD,)
-    return tuple(describe(item, model, root) for item in verdict.differences)
+    names = [item.what for item in verdict.differences]
+    within = {name for name in names for inner in names if inner.startswith(f"{name}.")}
+    return tuple(describe(item, model, root) for item in verdict.differences if item.what not in within)
 
 
 def describe(item: Difference, model: str, root: Path) -> str:
@@ -34,6 +36,28 @@ def describe(item: Difference, model: str, root: Path) -> str:
     if item.new is None and kind in ("code", "template"):
         how = "is gone"
     return f"{item.what} {how}"
+
+
+def made(before: Record | None, after: Record) -> str:
+    """What of the outputs a run has changed: "main.npubin, 12 of 30 in kernels"; "the same bytes as before"
+    where it has changed nothing."""
+    if before is None:
+        return ""
+    changed: dict[str, int] = {}
+    folders = [name for name in after.outputs if name.endswith("/")]
+    for item in changed_outputs(before.outputs, after.outputs):
+        path = item.what.removeprefix("output ")
+        place = next((folder for folder in folders if path.startswith(folder)), path)
+        changed[place] = changed.get(place, 0) + 1
+    if not changed:
+        return "the same bytes as before"
+    counts = {place: sum(name.startswith(place) for name in after.outputs) - 1 for place in folders}
+    return ", ".join(f"{count} of {counts[place]} in {_base(place)}" if place in counts else _base(place)
+                     for place, count in changed.items()) + " changed"
+
+
+def _base(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
 
 
 def _file(name: str, model: str, root: Path) -> str:

@@ -92,12 +92,14 @@ def check(stage: Stage, job: Job, digests: Digests) -> Verdict:
     if record is None:
         return Verdict(None)
     now = key_of(stage, job, digests, record.observed)
-    changed = tuple(_differences("", record.key.parts, now.parts))
-    if not changed:
-        outputs = outputs_of(stage, job, digests)
-        changed = tuple(item for item in _differences("output ", record.outputs, outputs)
-                        if not item.what.endswith("/") or item.new is None)
-    return Verdict(record, changed)
+    changed = _differences("", record.key.parts, now.parts)
+    return Verdict(record, (*changed, *changed_outputs(record.outputs, outputs_of(stage, job, digests))))
+
+
+def changed_outputs(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[Difference, ...]:
+    """What of the outputs differs, file by file."""
+    return tuple(item for item in _differences("output ", before, now)
+                 if not item.what.endswith("/") or item.new is None)
 
 
 def outputs_of(stage: Stage, job: Job, digests: Digests) -> dict[str, str]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TextIO
 
 from pipelines.doit_ext.session import Session
 
 #: Reasons shown per task; NPU_DEBUG and `doit info` show all.
 MAX_REASONS = 3
+
+
+def _shortened(reasons: Sequence[str]) -> str:
+    more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+    return f"{'; '.join(reasons[:MAX_REASONS])}{more}"
 
 
 class Reporter:
@@ -20,7 +27,8 @@ class Reporter:
     def __init__(self, outstream: TextIO, options: dict[str, Any]) -> None:  # noqa: ARG002
         self.out = outstream
         self.started = time.monotonic()
-        self.counts = {"ran": 0, "up to date": 0, "skipped": 0, "failed": 0}
+        self.ends: list[tuple[str, str, str]] = []  # task, how it ended ("ran"...), why
+        self.current = 0
         self.errors: list[str] = []
         self._live: Any = None
 
@@ -39,41 +47,46 @@ class Reporter:
         reasons = self.session.reasons.get(task.name, ())
         if not reasons:
             return  # it fails at once, and says why
-        more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
-        self._write(f"{task.name}: runs, since {'; '.join(reasons[:MAX_REASONS])}{more}")
+        self._write(f"{task.name}: runs, since {_shortened(reasons)}")
         self._watch()
 
     def add_success(self, task: Any) -> None:
         """A task has succeeded."""
         if not task.actions:
             return
-        self.counts["ran"] += 1
         running = self.session.running.pop(task.name, None)
-        if running is not None:
-            for line in running.lines:
-                self._write(f"    {line}")
-            self._write(f"{task.name}: done in {time.monotonic() - running.since:.1f} s")
+        if running is None:
+            return
+        reasons = _shortened(self.session.reasons.get(task.name, ()))
+        made = f": {running.made}" if running.made else ""
+        self.ends.append((task.name, running.outcome, f"{reasons}{made}"))
+        self._write_all(f"    {line}" for line in running.lines)
+        done = "done" if running.outcome == "ran" else running.outcome
+        self._write(f"{task.name}: {done} in {time.monotonic() - running.since:.1f} s{made}")
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task has failed, or cannot run because one before it has."""
+        if not task.actions:
+            return
         running = self.session.running.pop(task.name, None)
-        for line in running.lines if running else ():
-            self._write(f"    {line}")
+        self._write_all(f"    {line}" for line in (running.lines if running else ()))
         if type(fail).__name__ == "UnmetDependency":
+            self.ends.append((task.name, "not run", f"{fail.message} failed"))
             self._write(f"{task.name}: not run, since {fail.message} failed")
             return
-        self.counts["failed"] += 1
         message = fail.message if type(fail).__name__ == "TaskFailed" else fail.get_msg()
-        text = str(message).strip().replace("\n", "\n    ")
-        self._write(f"{task.name}: failed: {text}")
+        text = str(message).strip()
+        self.ends.append((task.name, "failed", text.partition("\n")[0]))
+        indented = text.replace("\n", "\n    ")
+        self._write(f"{task.name}: failed: {indented}")
 
     def skip_uptodate(self, task: Any) -> None:
         """A task need not run: its outputs stand, or its device is absent."""
         reason = self.session.skipped.get(task.name)
         if reason is None:
-            self.counts["up to date"] += 1
+            self.current += 1
         else:
-            self.counts["skipped"] += 1
+            self.ends.append((task.name, "skipped", reason))
             self._write(f"{task.name}: skipped: {reason}")
 
     def skip_ignore(self, task: Any) -> None:
@@ -100,8 +113,18 @@ class Reporter:
             self._write(text)
         if self.session.running:
             self._write(f"interrupted: {', '.join(self.session.running)}")
-        told = ", ".join(f"{count} {what}" for what, count in self.counts.items() if count)
-        self._write(f"{told or 'nothing to do'} ({time.monotonic() - self.started:.1f} s)")
+        if self.ends:
+            width = max(len(name) for name, _, _ in self.ends)
+            self._write("")
+            self._write_all(f"{end:9} {name:{width}}  {why}".rstrip() for name, end, why in self.ends)
+        counts = Counter(end for _, end, _ in self.ends)
+        told = [f"{count} {end}" for end, count in counts.items()]
+        told += [f"{self.current} up to date"] if self.current else []
+        self._write(f"{', '.join(told) or 'nothing to do'} ({time.monotonic() - self.started:.1f} s)")
+
+    def _write_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._write(line)
 
     def _write(self, text: str) -> None:
         if self._live is not None:

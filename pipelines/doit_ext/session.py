@@ -17,11 +17,14 @@ from pipelines.stages import Stage
 
 @dataclass
 class Running:
-    """A task at work: since when, and what it says it is doing."""
+    """A task at work: since when, what it says it is doing, and how it has ended: "ran", or how else its
+    outputs came ("restored"), and what changed in them."""
 
     since: float = field(default_factory=time.monotonic)
     text: str = ""
     lines: list[str] = field(default_factory=list)
+    outcome: str = "ran"
+    made: str = ""
 
 
 #: Runs a stage, and returns the message of its failure (None: success).

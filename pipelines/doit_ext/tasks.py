@@ -6,7 +6,8 @@ tasks and its own database stays in memory, so that there is one truth and a kil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from pipelines.config import ConfigError, ModelConfig, load_configs, target_name
 from pipelines.doit_ext.launch import launch_child
 from pipelines.doit_ext.reporter import Reporter
 from pipelines.doit_ext.session import FindDevice, Launcher, Running, Session
-from pipelines.execute import clean
-from pipelines.explain import reasons
+from pipelines.execute import clean, forget
+from pipelines.explain import made, reasons
+from pipelines.fingerprint import shown
 from pipelines.job import Job
-from pipelines.records import check
+from pipelines.plan import State, Step, judged
+from pipelines.records import check, read_record
 from pipelines.stages import STAGES, Stage
 
 
@@ -99,6 +102,37 @@ class Work:
         self.session.reasons[self.name] = self._reasons
         return verdict.current
 
+    def step(self, before: Mapping[str, Step]) -> Step:
+        """What would become of the task, after the steps ``before``."""
+        session = self.session
+        try:
+            job = self.job
+        except LookupError as error:
+            return Step(self.name, self.after, State.CANNOT, (str(error),))
+        unable = [name for name in self.after if name in before and before[name].state is State.CANNOT]
+        if unable:
+            return Step(self.name, self.after, State.CANNOT, (f"{unable[0]} cannot",))
+        anew = frozenset(
+            shown(path, job) for known in STAGES for artifact in known.makes if artifact in self.stage.reads
+            and (maker := before.get(task_name(known, job.config, job.target)))
+            and maker.state in (State.RUNS, State.MAY_RUN) for path in job.paths(artifact))
+        verdict = check(self.stage, job, session.digests)
+        state, differences = judged(verdict, anew)
+        if state is State.RUNS:
+            verdict = replace(verdict, differences=differences)
+            return Step(self.name, self.after, state, reasons(verdict, job.config.name, session.root))
+        return Step(self.name, self.after, state)
+
+    def is_used(self, selected: frozenset[str]) -> bool:
+        """Whether the task is worth a word where another leads to it: it has run before, or it is of a target
+        that the tasks ``selected`` are of."""
+        targets = {name.partition("@")[2] for name in selected}
+        return self.name.partition("@")[2] in targets or read_record(self.stage, self._job) is not None
+
+    def forget(self) -> None:
+        """Makes the task run again, whatever its state."""
+        forget(self.stage, self._job)
+
     def __repr__(self) -> str:
         return "; ".join(self._reasons) or "up to date by content"
 
@@ -123,9 +157,13 @@ class Work:
         """doit's action: runs the stage."""
         running = self.session.running[self.name] = Running()
         try:
+            before = read_record(self.stage, self.job)
             message = self.session.launch(self.stage, self.job, running)
+            after = read_record(self.stage, self.job)
         except LookupError as error:
             message = str(error)
+        else:
+            running.made = made(before, after) if message is None and after is not None else ""
         return TaskFailed(message) if message is not None else None
 
     def clean(self, dryrun: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,21 @@ def test_verification_passes_and_an_edit_of_the_model_is_followed(project: Proje
     low = executor.run({"x": x}, weights)["low"].to_numpy()
     y = x @ project.original("batched", "linear.weight").T + project.original("batched", "linear.bias")
     np.testing.assert_allclose(low, y[:, :1] * 4, rtol=1e-5, atol=1e-6)
+
+
+def test_an_edit_that_keeps_size_and_time_is_compiled(project: Project) -> None:
+    path = project.root / "nets_helper.py"
+    assert project.doit("compile:batched").returncode == 0
+    before, status = (project.root / "artifacts/batched/main.ir.json").read_bytes(), path.stat()
+    text = path.read_text()
+    path.write_text(re.sub(r"FACTOR = \d", "FACTOR = 9", text))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    done = project.doit("extract:batched")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "main.ir.json changed" in done.stdout
+    assert (project.root / "artifacts/batched/main.ir.json").read_bytes() != before
+    path.write_text(text)
 
 
 @pytest.mark.parametrize(("factory", "message"), [

@@ -38,6 +38,10 @@ default: true
 """
 
 
+COMMANDS = {name: f"pipelines.doit_ext.commands:{name.title()}"
+            for name in ("run", "explain", "graph", "forget", "ignore")}
+
+
 def without_comments(text: str) -> str:
     """What of a source shapes a stub's output: everything but its comments."""
     return "\n".join(line.partition("#")[0].rstrip() for line in text.splitlines())
@@ -71,7 +75,8 @@ class Toy:
             yield from build.tasks()
 
         config = {**build.config, "outfile": sys.stdout}  # doit's default is the one of its import
-        doit = DoitMain(ModuleTaskLoader({"DOIT_CONFIG": config, "task_build": task_build}))
+        doit = DoitMain(ModuleTaskLoader({"DOIT_CONFIG": config, "task_build": task_build}),
+                        config_filenames=(), extra_config={"COMMAND": COMMANDS})
         return int(doit.run(list(arguments)) or 0)
 
     def build(self, *arguments: str) -> list[str]:
