@@ -12,6 +12,7 @@ from typing import Any
 
 from npu_compiler.ops import Lowering, OpDef, load_all
 from npu_compiler.ops.refused import REFUSED
+from npu_compiler.passes.complex_as_pairs import RULES, has_rule
 
 HEAD = """# Operations
 
@@ -45,7 +46,8 @@ def document() -> str:
     parts = [
         HEAD,
         _lowered_text(lowered, ops),
-        _simpler_text(sorted(simpler - lowered.keys() - refused.keys())),
+        _simpler_text(sorted(op for op in simpler - lowered.keys() - refused.keys() if not has_rule(op))),
+        _complex_text(),
         _core_text(core, lowered.keys(), refused, simpler),
         _refused_text(),
         _records_text(ops),
@@ -153,14 +155,24 @@ def _simpler_text(names: list[str]) -> str:
     )
 
 
+def _complex_text() -> str:
+    return (
+        f"## Complex numbers ({len(RULES)} operations)\n\n"
+        "They are taken as two real tensors, by a rule for each operation; inputs, outputs, weights and\n"
+        "states may be complex. What has no rule is taken apart by PyTorch's tables, or refused.\n\n"
+        + textwrap.fill(", ".join(sorted(RULES)), 120, break_long_words=False, break_on_hyphens=False)
+        + "\n"
+    )
+
+
 def _core_text(core: set[str], lowered: Any, refused: Mapping[str, str], simpler: set[str]) -> str:
-    native = core & set(lowered)
+    native = {op for op in core if op in lowered or has_rule(op)}
     elsewhere = {op: why for op in sorted(core - native) for why, holds in ELSEWHERE if holds(op)}
     apart = (core & simpler) - native - elsewhere.keys() - refused.keys()
     rest = core - native - apart - elsewhere.keys()
     text = [
         f"## Core ATen ({len(core)} overloads)\n",
-        f"{len(native)} have a lowering, {len(apart)} are taken apart by PyTorch's tables "
+        f"{len(native)} have a lowering or a rule, {len(apart)} are taken apart by PyTorch's tables "
         f"({_code(sorted(name.removeprefix('aten.') for name in apart)) or 'none'}), {len(elsewhere)} "
         "never reach a compiler:\n",
     ]

@@ -8,7 +8,6 @@ from typing import Any
 
 from npu_compiler.emit import Emitter, Options
 from npu_compiler.errors import Refusal, UnsupportedOpError
-from npu_compiler.passes.decompose import decompose
 from npu_compiler.passes.lower import lower, lower_known
 from npu_compiler.pipeline import PASSES
 from npu_compiler.subgraph import subgraph
@@ -97,7 +96,7 @@ def refusals(ir: IR, target: Target) -> tuple[Refusal, ...]:
 
     What a refused node makes counts as an input of the program.
     """
-    lowered, refused = lower_known(decompose(ir, target))
+    lowered, refused = lower_known(_extracted(ir, target))
     nodes = {node.name: node for node in ir.nodes}
     found: dict[str, Refusal] = {}
     for item in (*refused, *_emission_refusals(lowered, target)):
@@ -108,10 +107,16 @@ def refusals(ir: IR, target: Target) -> tuple[Refusal, ...]:
     return tuple(sorted(found.values(), key=lambda item: order.get(item.node, len(order))))
 
 
+def _extracted(ir: IR, target: Target) -> IR:
+    """The graph as ``lower`` gets it."""
+    for step in PASSES[: PASSES.index(lower)]:
+        ir = step(ir, target)
+    return ir
+
+
 def _emission_refusals(lowered: IR, target: Target) -> tuple[Refusal, ...]:
-    for step in PASSES:
-        if step not in (decompose, lower):
-            lowered = step(lowered, target)
+    for step in PASSES[PASSES.index(lower) + 1 :]:
+        lowered = step(lowered, target)
     try:
         Emitter(lowered, target, Options()).run()
     except UnsupportedOpError as error:
@@ -134,7 +139,7 @@ def _refused_alone(ir: IR, target: Target, node: Node) -> bool:
     inputs = [value for value in dict.fromkeys(node.inputs) if value is not None and value not in fixed]
     plain = replace(ir, inputs={name: spec for name, spec in ir.values().items() if name not in fixed})
     outputs = [Output(value, value) for value in node.outputs]
-    lowered, refused = lower_known(decompose(subgraph(plain, [node], inputs, outputs, {}), target))
+    lowered, refused = lower_known(_extracted(subgraph(plain, [node], inputs, outputs, {}), target))
     return bool(refused or _emission_refusals(lowered, target))
 
 

@@ -27,6 +27,8 @@ STORAGE_TYPE: Mapping[str, str] = MappingProxyType(
 COMPUTE_TYPE: Mapping[str, str] = MappingProxyType({**STORAGE_TYPE, "float16": "float", "bfloat16": "float"})
 #: Floating point of 16 bits: a form of storage. Kernels compute in float32 and round when they store.
 HALF = frozenset({"float16", "bfloat16"})
+#: What the parts of complex numbers are. No kernel computes with the numbers themselves.
+REAL: Mapping[str, str] = MappingProxyType({"complex64": "float32", "complex128": "float64"})
 #: The short form in kernels' names.
 SHORT: Mapping[str, str] = MappingProxyType(
     {

@@ -10,6 +10,7 @@ from npu_compiler.errors import CompileError
 from npu_compiler.passes import fuse_gate as gates
 from npu_compiler.passes import join_linear as joins
 from npu_compiler.passes.assign_layouts import assign_layouts
+from npu_compiler.passes.complex_as_pairs import complex_as_pairs
 from npu_compiler.passes.decompose import decompose
 from npu_compiler.passes.eliminate_dead import eliminate_dead
 from npu_compiler.passes.fold_affine import fold_affine
@@ -22,6 +23,7 @@ from npu_compiler.passes.fuse_pointwise import fuse_pointwise
 from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
+from npu_compiler.passes.strides import resolve_strides
 from npu_compiler.target import Target
 from torch_ir.ir import IR, verify
 from torch_ir.printer import to_text
@@ -29,7 +31,9 @@ from torch_ir.printer import to_text
 Pass: TypeAlias = Callable[[IR, Target], IR]
 
 PASSES: tuple[Pass, ...] = (
-    decompose,  # first: what no lowering takes may be made of operations that one does take
+    complex_as_pairs,  # first: what follows knows real numbers only
+    resolve_strides,  # while views are PyTorch's: strides are over its memory, not ours
+    decompose,  # before lower: what no lowering takes may be made of operations that one does take
     lower,  # before all others: they speak of the registry's ops
     fuse_attention,  # before dead nodes go: it leaves copies and casts behind
     fuse_norm,  # likewise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from npu_compiler import views
 from npu_compiler.ctext import Step, body_lines, index_text, size_text, unpack_body
-from npu_compiler.dtypes import COMPUTE_TYPE, HALF, SHORT, STORAGE_TYPE, reader, writer
+from npu_compiler.dtypes import COMPUTE_TYPE, HALF, REAL, SHORT, STORAGE_TYPE, reader, writer
 from npu_compiler.errors import Unsupported
 from npu_compiler.ops import Cost
 from npu_compiler.select import BufferUse
@@ -97,13 +97,23 @@ def emit(e: Emitter, node: Node) -> None:
 
 
 def emit_copy(e: Emitter, source: View, target: View, node: Node) -> None:
-    """Copies one view to another, converting dtype."""
+    """Copies one view to another, converting dtype. Complex numbers are copied as pairs of real ones."""
+    if target.dtype in REAL and source.dtype == target.dtype:
+        source, target = _as_pairs(source), _as_pairs(target)
     body = (
         ()
         if source.dtype == target.dtype
         else (Step("cast", ("i0",), {"dtype": target.dtype}, target.dtype),)
     )
     emit_body(e, body, [source], target, node)
+
+
+def _as_pairs(view: View) -> View:
+    """Complex numbers as their real and imaginary parts, in a last dimension of 2."""
+    wide = replace(view, shape=(*view.shape, 1), strides=(*view.strides, 1))
+    pairs = views.reinterpret(wide, REAL[view.dtype])
+    assert pairs is not None
+    return pairs
 
 
 def emit_fill(e: Emitter, target: View, value: Attr, node: Node) -> None:

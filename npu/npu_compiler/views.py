@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch_ir.expr import Dim, product
+from torch_ir.expr import Dim, gcd_of, product
 from torch_ir.ir import ITEM_SIZE, TensorSpec
 
 #: Channels-last images pad their channels to a multiple of this, so that every pixel starts at a vector's
@@ -136,6 +136,26 @@ def reshape(view: View, shape: Sequence[Dim]) -> View | None:
         return None
     strides += [1] * len(rest)
     return replace(view, shape=target, strides=tuple(reversed(strides)))
+
+
+def reinterpret(view: View, dtype: str) -> View | None:
+    """The view's bits as elements of ``dtype``, which takes or makes several elements of the last dimension
+    where their sizes differ; None where that takes a copy."""
+    old, new = ITEM_SIZE[view.dtype], ITEM_SIZE[dtype]
+    if old == new:
+        return replace(view, dtype=dtype)
+    if view.strides[-1] != 1 and view.shape[-1] != 1:
+        return None
+    *outer, last = view.shape
+    if old > new:
+        factor = old // new
+        strides = tuple(stride * factor for stride in view.strides[:-1])
+        return View(view.buffer, dtype, (*outer, last * factor), (*strides, 1), view.offset * factor)
+    factor = new // old
+    if any(gcd_of(part) % factor for part in (*view.strides[:-1], view.offset)) or not isinstance(last, int):
+        return None
+    strides = tuple(stride // factor for stride in view.strides[:-1])
+    return View(view.buffer, dtype, (*outer, last // factor), (*strides, 1), view.offset // factor)
 
 
 def nbytes(spec: TensorSpec) -> Dim:

@@ -5,6 +5,7 @@ PyTorch is handed in: this module never imports it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch_ir.ir import Attr
 #: Makes an attribute what PyTorch takes, given the argument's name.
 Convert = Callable[[str, Attr], Any]
 
+#: A complex number, which is a text in a graph: "1j", "(0.5-2j)".
+_COMPLEX = re.compile(r"\(?[-+]?[\d.einf+-]*[\df]j\)?")
 _LISTS = ("List[Tensor]", "List[Optional[Tensor]]", "Optional[List[Tensor]]")
 
 
@@ -71,6 +74,6 @@ def converter(torch: Any, size: Callable[[Attr], Any], dtype: Callable[[str], An
             kind = value.removeprefix("torch.")
             found = getattr(torch, kind)
             return dtype(kind) if isinstance(found, torch.dtype) else found
-        return value
+        return complex(value) if name != "equation" and _COMPLEX.fullmatch(value) else value
 
     return convert

@@ -136,7 +136,10 @@ class _Extraction:
                 if result.now(public) != public
             }
         except NotSimpleError:
-            self._use(decompose.make_functional(self._program))
+            try:
+                self._use(decompose.make_functional(self._program))
+            except Exception as error:  # whatever goes wrong inside PyTorch's functions
+                raise IRError(f"{self._name}: PyTorch cannot make this module functional: {error}") from error
             try:
                 graph = self._graph(symbols)
                 _check_inference(self._name, graph.nodes)

@@ -249,6 +249,8 @@ def _attr(value: Any, place: str, symbols: Mapping[str, Dim]) -> Attr:
         return value
     if isinstance(value, _Unknown):
         raise IRError(f"{place}: {value.reason}")
+    if isinstance(value, complex):
+        return str(value)
     if isinstance(value, (tuple, list)):
         return tuple(_attr(item, place, symbols) for item in value)
     kind = type(value).__name__

@@ -16,7 +16,8 @@ from typing import TypeAlias, Union
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, product, symbols_of
 
-#: An argument of an operation that is not a tensor. dtypes are written "torch.float32", devices "cpu".
+#: An argument of an operation that is not a tensor. dtypes are written "torch.float32", devices "cpu",
+#: complex numbers "(1+2j)".
 Attr: TypeAlias = Union[bool, int, float, str, Expr, tuple["Attr", ...], None]
 
 IR_VERSION = 1

@@ -134,7 +134,7 @@ ENCODERS = (
         output_groups=2,
     ),
     text("convbert", "ConvBertModel", embedding_size=32, head_ratio=2, conv_kernel_size=5),
-    replace(text("fnet", "FNetModel", tokens(mask=""), tpu_short_seq_length=7), refused="fft_fftn"),
+    text("fnet", "FNetModel", tokens(mask=""), tpu_short_seq_length=7),
     text(
         "nystromformer",
         "NystromformerModel",

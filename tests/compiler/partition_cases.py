@@ -118,7 +118,9 @@ CASES = {
     "branches": Case(lambda: Call(branches), "tftft"),
     "crossing": Case(lambda: Call(crossing), "tftft"),
     "crossing-dynamic": Case(lambda: Call(crossing), "tftft", dynamic=True),
-    "complex": Case(lambda: Call(lambda x: torch.fft.ifft(torch.fft.fft(x) * 2).real + x), "ft", (3, 8)),
+    "complex": Case(
+        lambda: Call(lambda x: torch.fft.ifft(torch.fft.fft(x).tanh() * 2).real + x), "tft", (3, 8)
+    ),
     "many-outputs": Case(
         lambda: Call(lambda x: [unknown(part) + part for part in torch.split(x * 2, [1, 2, 3], 1)]),
         "tft", (2, 6),

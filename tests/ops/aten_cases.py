@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from aten_complex import COMPLEX
 from aten_edges import EDGES
 from aten_groups import GROUPS
 from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
@@ -312,6 +313,7 @@ CALLS: dict[str, Call] = {
         ("reading", READING),
         ("writing", WRITING),
         ("edges", EDGES),
+        ("complex", COMPLEX),
     )
     for name, call in calls.items()
 }

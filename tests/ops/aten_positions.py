@@ -166,7 +166,8 @@ WRITING: dict[str, Call] = {
 REFUSED: dict[str, Call] = {
     "rand": (lambda x: x + torch.rand_like(x), (n(3, 5),)),
     "multinomial": (lambda x: torch.multinomial(x, 2), (p(3, 5),)),
-    "fft": (lambda x: torch.fft.rfft(x).abs(), (n(3, 8),)),
+    "complex_product": (lambda x: torch.fft.rfft(x).prod().abs(), (n(3, 8),)),
+    "strides": (lambda x: (x.t() * 2).as_strided((3, 4), (1, 2)), (n(3, 8),)),
     "qr": (lambda x: torch.linalg.qr(x).R, (n(3, 3),)),
     "index_masks": (
         lambda x, m, k: torch.ops.aten.index_put(x, [m, k], torch.tensor(1.0)),

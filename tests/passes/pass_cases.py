@@ -75,7 +75,22 @@ def rms(x: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
 
 
+def rotated(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(torch.view_as_complex(x) * m.turns).flatten(1)
+
+
 CASES: dict[str, PassCase] = {
+    "complex_as_pairs_rotary": PassCase(
+        "complex_as_pairs", call(rotated, values(3, 5, 2), turns=torch.polar(torch.ones(5), values(5)))
+    ),
+    "complex_as_pairs_spectrum": PassCase(
+        "complex_as_pairs", call(lambda m, x: torch.fft.rfft(x), values(3, 4))
+    ),
+    "complex_as_pairs_none": PassCase("complex_as_pairs", call(lambda m, x: x.abs(), X), fires=False),
+    "resolve_strides_view": PassCase(
+        "resolve_strides", call(lambda m, x: (x + 1).t()[1:].as_strided((2, 3), (4, 1)), values(5, 4))
+    ),
+    "resolve_strides_none": PassCase("resolve_strides", call(lambda m, x: x[1:], X), fires=False),
     "decompose_logaddexp": PassCase(
         "decompose", call(lambda m, x, y: torch.logaddexp(x, y), values(3, 5), values(5))
     ),

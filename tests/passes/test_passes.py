@@ -132,7 +132,7 @@ def test_compilation_stops_after_any_pass_and_goes_on_from_its_text() -> None:
         assert to_text(part) == dumps[title]
         final, _ = run_passes(from_text(dumps[title]), graphs.CPU, start_after=title)
         assert to_text(final) == to_text(whole)
-    with pytest.raises(CompileError, match=r"unknown pass 'fuse_all': the passes are 01-decompose"):
+    with pytest.raises(CompileError, match=r"unknown pass 'fuse_all': the passes are 01-complex_as_pairs"):
         run_passes(ir, graphs.CPU, stop_after="fuse_all")
 
 

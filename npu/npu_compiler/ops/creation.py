@@ -267,6 +267,15 @@ def lower_linspace(b: Builder, node: Node) -> str:
     return cast(b, b.emit("concat", low, high, dim=0) if half else low, node.out.dtype)
 
 
+@lowers("aten.fft_fftfreq.default", "aten.fft_rfftfreq.default")
+def lower_frequencies(b: Builder, node: Node) -> str:
+    """The frequency of each element of a Fourier transform of ``n`` samples ``d`` apart."""
+    size, step = as_int(node.attrs["n"]), as_number(node.attrs.get("d", 1.0))
+    half = "rfft" in node.op
+    indices = range(size // 2 + 1) if half else [*range((size + 1) // 2), *range(-(size // 2), 0)]
+    return numbers(b, [index / (size * step) for index in indices], node.out.dtype)
+
+
 def positions(b: Builder, shape: Sequence[Dim], dim: int) -> str:
     """The index along ``dim``, shaped to broadcast against ``shape``."""
     return reshape(b, count(b, shape[dim]), tuple(size if i == dim else 1 for i, size in enumerate(shape)))

@@ -54,23 +54,6 @@ REFUSED: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
             "keep it a tensor: write x.sum() and not x.sum().item()",
         ): ("_local_scalar_dense.default", "item.default", "equal.default", "allclose.default"),
         (
-            "complex numbers, which no kernel computes with",
-            "compute the real and the imaginary part as two tensors (a DFT is a product with two matrices)",
-        ): (
-            *(f"_fft_{kind}.default" for kind in ("r2c", "c2r", "c2c")),
-            *(
-                f"fft_{way}fft{rank}.default"
-                for way in ("", "i", "r", "ir", "h", "ih")
-                for rank in ("", "2", "n")
-            ),
-            "stft.default",
-            "stft.center",
-            "istft.default",
-            "view_as_complex.default",
-            "complex.default",
-            "polar.default",
-        ),
-        (
             "a matrix factorisation, which has no kernel",
             "do it when the weights are made, or run it in a fallback part",
         ): (

@@ -16,15 +16,17 @@ def decompose(ir: IR, target: Target) -> IR:
 
     Without PyTorch, and for a node of which its tables say nothing, the node stays and is refused.
     """
-    refused = _refused(ir) - {node.name for node in ir.nodes if _is_inexact(node)}
+    blamed = _refused(ir)
+    refused = {node.name: node for node in ir.nodes if node.name in blamed and not _is_inexact(node)}
     known = load_all()[1].keys()
     try:
         while refused:
-            simpler = ir.decomposed(known, refused)
-            still = _refused(simpler) & refused
+            simpler = ir.decomposed(known, refused.keys())
+            blamed = _refused(simpler)
+            still = [name for name, node in refused.items() if not blamed.isdisjoint((name, *node.origin))]
             if not still:
                 return simpler
-            refused -= still
+            refused = {name: node for name, node in refused.items() if name not in still}
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -38,7 +40,7 @@ def _is_inexact(node: Node) -> bool:
 
 
 def _refused(ir: IR) -> frozenset[str]:
-    """The extracted nodes behind what ``lower`` refuses, without those that work in place: the tables would
-    give their results without their effects."""
-    refusals = lower_known(ir)[1]
-    return frozenset(name for item in refusals if not is_in_place(item.op) for name in item.origin)
+    """The nodes that ``lower`` refuses and what they stand for, without those that work in place: the tables
+    would give their results without their effects."""
+    refusals = [item for item in lower_known(ir)[1] if not is_in_place(item.op)]
+    return frozenset(name for item in refusals for name in (item.node, *item.origin))

@@ -123,8 +123,9 @@ def _lowered(
         return builder, _listed(lowering(builder, node))
     as_stored = _moved(node, specs, taken, lowering, symbols)
     if as_stored is not None:
-        converted = narrow and any(made.op == "cast" for made in as_stored[0].nodes)
-        if converted or not wide.keys() >= set(halves):
+        made_ops = {made.op for made in as_stored[0].nodes}
+        converted = narrow and "cast" in made_ops
+        if converted or "reinterpret" in made_ops or not wide.keys() >= set(halves):
             taken.update(output for made in as_stored[0].nodes for output in made.outputs)
             return as_stored
     builder = Builder(node, specs, taken, symbols)
