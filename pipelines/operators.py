@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from npu_compiler import spectra
 from npu_compiler.ops import Lowering, OpDef, load_all
 from npu_compiler.ops.refused import REFUSED
-from npu_compiler.passes.complex_as_pairs import RULES, has_rule
+from npu_compiler.passes.complex_as_pairs import RULES
 
 HEAD = """# Operations
 
@@ -46,7 +47,7 @@ def document() -> str:
     parts = [
         HEAD,
         _lowered_text(lowered, ops),
-        _simpler_text(sorted(op for op in simpler - lowered.keys() - refused.keys() if not has_rule(op))),
+        _simpler_text(sorted(op for op in simpler - lowered.keys() - refused.keys() if not _is_fourier(op))),
         _complex_text(),
         _core_text(core, lowered.keys(), refused, simpler),
         _refused_text(),
@@ -155,6 +156,10 @@ def _simpler_text(names: list[str]) -> str:
     )
 
 
+def _is_fourier(op: str) -> bool:
+    return op.split(".")[1] in spectra.RULES
+
+
 def _complex_text() -> str:
     return (
         f"## Complex numbers ({len(RULES)} operations)\n\n"
@@ -166,7 +171,7 @@ def _complex_text() -> str:
 
 
 def _core_text(core: set[str], lowered: Any, refused: Mapping[str, str], simpler: set[str]) -> str:
-    native = {op for op in core if op in lowered or has_rule(op)}
+    native = {op for op in core if op in lowered or _is_fourier(op)}
     elsewhere = {op: why for op in sorted(core - native) for why, holds in ELSEWHERE if holds(op)}
     apart = (core & simpler) - native - elsewhere.keys() - refused.keys()
     rest = core - native - apart - elsewhere.keys()
