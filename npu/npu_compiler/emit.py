@@ -130,16 +130,17 @@ class Emitter:
         self._views[value] = view
         return view
 
-    def updated(self, node: Node, *, dense: bool = False) -> View:
-        """Memory for the output of a node that changes parts of its first input: a copy of it, or itself.
+    def updated(self, node: Node, index: int = 0, *, dense: bool = False) -> View:
+        """Memory for the output of a node that changes parts of the input at the same place: a copy of it, or
+        itself.
 
         ``dense``: row-major, without gaps, from the buffer's start."""
-        old = self.view(node.inputs[0])
+        old = self.view(node.inputs[index])
         fits = not dense or (old.is_dense() and old.offset == 0)
-        if node.name in self._in_place and fits:
-            self._views[node.outputs[0]] = old
+        if node.outputs[index] in self._in_place and fits:
+            self._views[node.outputs[index]] = old
             return old
-        out = self.output(node)
+        out = self.output(node, index)
         self.copy(old, out, node)
         return out
 

@@ -1,4 +1,4 @@
-"""Which nodes may write into the memory of the tensor that they change, instead of into a copy of it."""
+"""What nodes may write into the memory of the tensor that they change, instead of into a copy of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch_ir.ir import IR, Node
 
 
 def in_place(ir: IR, constants: Container[str]) -> frozenset[str]:
-    """The names of nodes whose first input nothing reads any more once they have run, in whatever shape.
+    """The outputs of nodes that change parts of an input which nothing reads any more once they have run, in
+    whatever shape.
 
     That input is a value made before, which is no result of the program; or a state's old value, where what
     the node makes of it is the state's next one, perhaps after other such changes.
@@ -27,20 +28,23 @@ def in_place(ir: IR, constants: Container[str]) -> frozenset[str]:
 
     last = _last_reads(ir, root)
 
-    def changed(node: Node) -> str | None:
-        """The root of the value that the node changes, where it is the last to read it."""
-        if not op_def(node.op).updates:
+    def changed(value: str) -> str | None:
+        """The root of the value that a node changes to make ``value``, where it is the last to read it."""
+        node = producers[value]
+        place = node.outputs.index(value)
+        if place >= op_def(node.op).updates:
             return None
-        first, *others = [root(value) for value in node.inputs if value is not None]
-        return first if last[first] == node.name and first not in others else None
+        read = [root(given) for given in node.inputs if given is not None]
+        first = root(str(node.inputs[place]))
+        return first if last[first] == node.name and read.count(first) == 1 else None
 
     ends = {root(value) for value in ir.results()}
     found = {
-        node.name
-        for node in ir.nodes
-        if (value := changed(node)) in producers
-        and value not in constants
-        and not {value, *node.outputs} & ends
+        value
+        for value in producers
+        if (before := changed(value)) in producers
+        and before not in constants
+        and not {before, value} & ends
     }
     outputs = {root(output.value) for output in ir.outputs}
     updates = {name: root(state.update) for name, state in ir.states.items() if state.update is not None}
@@ -61,15 +65,14 @@ def _last_reads(ir: IR, root: Callable[[str], str]) -> dict[str, str]:
 
 
 def _chain(
-    value: str, placeholder: str, producers: Mapping[str, Node], changed: Callable[[Node], str | None]
+    value: str, placeholder: str, producers: Mapping[str, Node], changed: Callable[[str], str | None]
 ) -> set[str]:
-    """The nodes that make a state's next value out of its old one, if they all may do so in its memory."""
-    names: set[str] = set()
+    """The values between a state's old value and its next one, if all may be made in its memory."""
+    found: set[str] = set()
     while value != placeholder:
-        node = producers.get(value)
-        before = None if node is None else changed(node)
-        if node is None or before is None:
+        before = changed(value) if value in producers else None
+        if before is None:
             return set()
-        names.add(node.name)
+        found.add(value)
         value = before
-    return names
+    return found

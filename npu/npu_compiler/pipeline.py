@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from npu_compiler.errors import CompileError
+from npu_compiler.passes import fuse_attention as attention
+from npu_compiler.passes import fuse_cache as caches
 from npu_compiler.passes import fuse_gate as gates
+from npu_compiler.passes import fuse_rotary as rotary
 from npu_compiler.passes import join_linear as joins
 from npu_compiler.passes.assign_layouts import assign_layouts
 from npu_compiler.passes.complex_as_pairs import complex_as_pairs
@@ -16,10 +19,12 @@ from npu_compiler.passes.eliminate_dead import eliminate_dead
 from npu_compiler.passes.fold_affine import fold_affine
 from npu_compiler.passes.fold_pad import fold_pad
 from npu_compiler.passes.fuse_attention import fuse_attention
+from npu_compiler.passes.fuse_cache import fuse_cache
 from npu_compiler.passes.fuse_epilogue import fuse_epilogue
 from npu_compiler.passes.fuse_gate import fuse_gate
 from npu_compiler.passes.fuse_norm import fuse_norm
 from npu_compiler.passes.fuse_pointwise import fuse_pointwise
+from npu_compiler.passes.fuse_rotary import fuse_rotary
 from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
@@ -35,7 +40,9 @@ PASSES: tuple[Pass, ...] = (
     resolve_strides,  # while views are PyTorch's: strides are over its memory, not ours
     decompose,  # before lower: what no lowering takes may be made of operations that one does take
     lower,  # before all others: they speak of the registry's ops
+    fuse_rotary,  # before what takes rotations in
     fuse_attention,  # before dead nodes go: it leaves copies and casts behind
+    fuse_cache,  # likewise; after it, for attention must read the cache itself
     fuse_norm,  # likewise
     eliminate_dead,  # lowerings leave unused parts behind, which would count as users below
     fold_pad,  # before layouts: a padded copy of the image would be written and read again
@@ -50,7 +57,13 @@ PASSES: tuple[Pass, ...] = (
 )
 
 #: What passes left although it looks like their pattern, from the final graph: a line each, with the reason.
-MISSED: tuple[Callable[[IR], list[str]], ...] = (gates.missed, joins.missed)
+MISSED: tuple[Callable[[IR], list[str]], ...] = (
+    rotary.missed,
+    caches.missed,
+    attention.missed,
+    gates.missed,
+    joins.missed,
+)
 
 
 def run_passes(

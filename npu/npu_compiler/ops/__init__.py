@@ -82,9 +82,9 @@ class OpDef:
     "row"."""
     stored: bool = False
     """Whether its kernels move elements as they are stored, whatever the dtype (an ``alias`` always does)."""
-    updates: bool = False
-    """Whether it changes parts of its first input and leaves the others: ``Emitter.updated`` gives its output
-    memory, which may be that input's own."""
+    updates: int = 0
+    """How many of its first inputs it changes in parts, leaving the others: ``Emitter.updated`` gives the
+    outputs of as many memory, which may be those inputs' own."""
     epilogue: bool = False
     """Whether its kernel can apply elementwise ops to its result before storing it."""
     cost: Callable[[Node], Cost] | None = None

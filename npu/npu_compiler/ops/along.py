@@ -170,7 +170,7 @@ register(
         _infer_scatter,
         lambda torch, x, index, source, dim: x.scatter(dim, index, source),
         emit=_emit_scatter,
-        updates=True,
+        updates=1,
         stored=True,
         cases=(
             Case(
@@ -186,7 +186,7 @@ register(
         _infer_scatter,
         lambda torch, x, index, source, dim, combine: x.scatter_reduce(dim, index, source, combine),
         emit=_emit_scatter,
-        updates=True,
+        updates=1,
         cases=(
             *(
                 Case(

@@ -234,7 +234,7 @@ register(
         like_first,
         _reference_insert,
         emit=_emit_insert,
-        updates=True,
+        updates=1,
         stored=True,
         cases=(
             Case(((5, 7), (5, 3)), {"dim": 1, "start": 1, "step": 2}, ("float32", "int64")),

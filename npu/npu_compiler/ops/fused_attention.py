@@ -8,6 +8,7 @@ from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import HALF, SHORT, literal
 from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
+from npu_compiler.ops.rotary import rotated, tables
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
 from npu_compiler.views import View, expand
@@ -29,20 +30,37 @@ def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     return (TensorSpec((*q.shape[:-1], v.shape[-1]), "float32"),)
 
 
-def _reference(torch: Any, q: Any, k: Any, v: Any, mask: Any = None, *, scale: float, causal: bool) -> Any:
-    """PyTorch's, with rows that see nothing set to 0 where it gives NaN."""
+def _reference(
+    torch: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    end: Any = None,
+    cos: Any = None,
+    sin: Any = None,
+    *,
+    scale: float,
+    causal: bool,
+) -> Any:
+    """PyTorch's, with rows that see nothing set to 0 where it gives NaN. ``end`` [.., queries, 1]: how many
+    keys a row may see at most. ``cos``, ``sin``: queries are rotated by them."""
+    if cos is not None:
+        q = rotated(torch, q, cos, sin)
     k, v = (x.float().repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) * scale
     if causal:
         scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    if end is not None:
+        scores = scores.masked_fill(torch.arange(k.shape[2]) >= end, -torch.inf)
     return torch.ops.aten._safe_softmax(scores, -1) @ v
 
 
 def _emit(e: Emitter, node: Node) -> None:
     q, k, v = (e.view(value) for value in node.inputs[:3])
-    mask = e.view(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else None
+    mask, end = (e.view(v) if v else None for v in (*node.inputs[3:5], None, None)[:2])
     check_dtypes(e, [q.dtype])
     check_dtypes(e, [view.dtype for view in (k, v)], stored=True)
     width, value_width = as_int(q.shape[-1]), as_int(v.shape[-1])
@@ -50,13 +68,21 @@ def _emit(e: Emitter, node: Node) -> None:
     if any(e.bounds(size)[1] == 0 for size in node.out.shape):
         e.output(node)
         return
-    lanes = LANES if width % LANES == 0 and value_width % LANES == 0 else 1
+    turned = len(node.inputs) > 5
+    lanes = LANES if width % (LANES << turned) == 0 and value_width % LANES == 0 else 1
     q, k, v = (_readable(e, node, view, lanes, tag) for view, tag in ((q, "q"), (k, "k"), (v, "v")))
     k, v = (expand(view, (batch, *view.shape[1:])) for view in (k, v))
     out = e.output(node, order=(0, 2, 1, 3))
     if mask is not None:
         mask = expand(mask, (batch, heads, queries, k.shape[2]))
-    everything = [q, k, v, out, *([mask] if mask else [])]
+    if end is not None:
+        end = expand(end, (batch, heads, queries, 1))
+    rotation: list[View] = []
+    if turned:
+        named = zip(tables(e, node, node.inputs[5:7], q), ("cos", "sin"), strict=True)
+        rotation = [_readable(e, node, view, lanes, tag) for view, tag in named]
+    given = [view for view in (mask, end, *rotation) if view is not None]
+    everything = [q, k, v, out, *given]
     kind = index_type(e, everything)
     rows = ROWS if e.bounds(queries)[1] >= ROWS else e.bounds(queries)[1]
     symbols, symbol_args = e.symbol_args(
@@ -81,12 +107,16 @@ def _emit(e: Emitter, node: Node) -> None:
         "keys": size_text(k.shape[2]),
         "causal": bool(node.attrs["causal"]),
         "mask": None if mask is None else "bool" if mask.dtype == "bool" else "add",
+        "bounded": end is not None,
+        "tables": tuple(SHORT[view.dtype] for view in rotation),
         "key_type": SHORT[k.dtype],
         "value_type": SHORT[v.dtype],
         "q": operand(q, "h"),
         "k": operand(k, "g"),
         "v": operand(v, "g"),
         "m": None if mask is None else operand(mask, "h"),
+        "e": None if end is None else operand(end, "h"),
+        "turn": tuple(operand(view, "h") for view in rotation),
         "out": operand(out, "h"),
     }
     e.call(
@@ -97,7 +127,7 @@ def _emit(e: Emitter, node: Node) -> None:
         node=node,
         shown={"d": width},
         args=[
-            *(BufferUse(view.buffer, "r") for view in (q, k, v, *([mask] if mask else []))),
+            *(BufferUse(view.buffer, "r") for view in (q, k, v, *given)),
             BufferUse(out.buffer, "w"),
             *symbol_args,
         ],
@@ -169,6 +199,21 @@ register(
                 ((1, 2, 3, 5), (1, 2, 9, 5), (1, 2, 9, 3)), _CAUSAL, values=("normal", "float16", "float16")
             ),
             Case(((1, 1, 2, 37), (1, 1, 5, 37), (1, 1, 5, 3)), _PLAIN),
+            Case(
+                ((2, 4, 5, 16), (2, 2, 71, 16), (2, 2, 71, 16), (2, 1, 5, 71), (2, 1, 5, 1)),
+                _PLAIN,
+                values=("normal", "float16", "float16", "bool", "index:71"),
+            ),
+            Case(
+                ((1, 2, 7, 32), (1, 1, 7, 32), (1, 1, 7, 32), None, None, (1, 1, 7, 32), (7, 32)),
+                _CAUSAL,
+                values=("normal", "normal", "normal", "normal", "normal", "float16", "normal"),
+            ),
+            Case(
+                ((1, 3, 1, 6), (1, 1, 41, 6), (1, 1, 41, 4), (41,), (1,), (6,), (1, 6)),
+                _PLAIN,
+                values=("normal", "normal", "normal", "normal", "index:41", "normal", "normal"),
+            ),
             Case(
                 ((2, 4, 5, 16), (2, 2, 13, 16), (2, 2, 13, 16), (2, 1, 1, 13)),
                 _PLAIN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import size_text
-from npu_compiler.dtypes import literal
+from npu_compiler.dtypes import SHORT, literal
 from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Case, Cost, OpDef, like_first, register
 from npu_compiler.pointwise import check_dtypes
@@ -19,9 +19,22 @@ if TYPE_CHECKING:
 
 
 def _reference(
-    torch: Any, x: Any, weight: Any = None, bias: Any = None, *, count: int, eps: float, centred: bool
+    torch: Any,
+    x: Any,
+    weight: Any = None,
+    bias: Any = None,
+    *,
+    count: int,
+    eps: float,
+    centred: bool,
+    rounded: str = "",
 ) -> Any:
+    """``rounded``: the dtype of 16 bits that rows are rounded to before the weight, if any."""
     shape = x.shape[x.dim() - count :]
+    if rounded:
+        y = _reference(torch, x, count=count, eps=eps, centred=centred).to(getattr(torch, rounded)).float()
+        y = y if weight is None else y * weight
+        return y if bias is None else y + bias
     if centred:
         return torch.nn.functional.layer_norm(x, shape, weight, bias, eps)
     y = torch.nn.functional.rms_norm(x, shape, weight, eps)
@@ -41,12 +54,15 @@ def _emit(e: Emitter, node: Node) -> None:
     starts = [x.offset, *(view.offset for view in vectors)]
     symbols, symbol_args = e.symbol_args([rows, length, *starts])
     grain = max(1, e.target.grain // max(e.bounds(length)[1], 1))
+    rounded = str(node.attrs.get("rounded", ""))
+    vectors_fit = all(e.divides(LANES, dim) for dim in (length, *starts))
     params = {
         "symbols": symbols,
         "rows": size_text(rows),
         "length": size_text(length),
         "grain": grain,
-        "lanes": LANES if all(e.divides(LANES, dim) for dim in (length, *starts)) else 1,
+        "lanes": LANES if vectors_fit and rounded != "float16" else 1,
+        "rounded": SHORT[rounded] if rounded else None,
         "x_base": size_text(x.offset),
         "centred": bool(node.attrs["centred"]),
         "weight": None if weight is None else size_text(weight.offset),
@@ -65,6 +81,7 @@ def _emit(e: Emitter, node: Node) -> None:
             *symbol_args,
         ],
         global_size=(ceil_div(rows, grain),),
+        local_size=(1,),
         cost=Cost(8 * x.spec.numel, x.spec.nbytes, y.spec.nbytes),
     )
 
@@ -77,17 +94,24 @@ register(
         emit=_emit,
         rtol=2e-5,
         atol=2e-6,
-        cases=tuple(
-            Case(shapes, {"count": count, "eps": 1e-5, "centred": centred})
-            for centred in (True, False)
-            for shapes, count in (
-                (((3, 7), (7,), (7,)), 1),
-                (((2, 5, 64), (64,), None), 1),
-                (((113, 24), None, None), 1),
-                (((2, 3, 4, 6), (4, 6), (4, 6)), 2),
-                (((1, 1), (1,), None), 1),
-                (((5, 29), None, (29,)), 1),
-            )
+        cases=(
+            *(
+                Case(shapes, {"count": count, "eps": 1e-5, "centred": centred})
+                for centred in (True, False)
+                for shapes, count in (
+                    (((3, 7), (7,), (7,)), 1),
+                    (((2, 5, 64), (64,), None), 1),
+                    (((113, 24), None, None), 1),
+                    (((2, 3, 4, 6), (4, 6), (4, 6)), 2),
+                    (((1, 1), (1,), None), 1),
+                    (((5, 29), None, (29,)), 1),
+                )
+            ),
+            *(
+                Case(shapes, {"count": 1, "eps": 1e-5, "centred": False, "rounded": dtype})
+                for dtype in ("bfloat16", "float16")
+                for shapes in (((5, 40), (40,)), ((3, 7), (7,)))
+            ),
         ),
     )
 )

@@ -87,7 +87,7 @@ register(
         _infer_scatter,
         reference=lambda torch, x, index, source, wrap=False: x.index_put((index,), source),
         emit=_emit_scatter,
-        updates=True,
+        updates=1,
         stored=True,
         cases=(
             Case(((11, 7), (3,), (3, 7)), values=("normal", "index:11", "normal")),
@@ -111,7 +111,7 @@ register(
         _infer_scatter,
         _reference_combine,
         emit=_emit_scatter,
-        updates=True,
+        updates=1,
         cases=(
             *(
                 Case(((5, 29), (7,), (7, 29)), {"combine": combine}, dtypes, ("normal", "index:5", "normal"))

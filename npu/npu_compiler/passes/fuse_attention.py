@@ -1,5 +1,5 @@
-"""Attention reads keys and values where they lie: a head that several query heads share once, and 16 bits as
-they are stored."""
+"""Attention reads keys and values where they lie: a head that several query heads share once, 16 bits as they
+are stored, and no further than the mask lets be seen. It rotates queries itself."""
 
 from __future__ import annotations
 
@@ -7,24 +7,59 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from npu_compiler.dtypes import HALF
+from npu_compiler.lowering import as_int
 from npu_compiler.target import Target
 from torch_ir.ir import IR, Node, TensorSpec
 
 
 def fuse_attention(ir: IR, target: Target) -> IR:
     """Takes the copies of heads (expanded and reshaped, as ``repeat_kv`` of language models) and the casts
-    from 16 bits off the keys and values of attention nodes."""
+    from 16 bits off the keys and values of attention nodes, and rotations off their queries. Where there is a
+    mask, ``seen_end`` of it becomes an input: one node for all that share the mask."""
     producers = {output: node for node in ir.nodes for output in node.outputs}
     specs = ir.values()
-    nodes = []
+    ends: dict[str, str] = {}
+    nodes: list[Node] = []
     for node in ir.nodes:
         if node.op == "attention":
-            q, k, v, *mask = node.inputs
+            q, k, v, mask, end, *tables = (*node.inputs, *(None,) * 5)[: max(5, len(node.inputs))]
             k, v = (_bare(str(value), producers, specs) for value in (k, v))
-            if specs[k].shape[1] == specs[v].shape[1]:
-                node = replace(node, inputs=(q, k, v, *mask))
+            if specs[k].shape[1] != specs[v].shape[1]:
+                k, v = node.inputs[1:3]
+            if mask is not None and end is None:
+                if mask not in ends:
+                    nodes.append(_seen_end(mask, node, specs))
+                    ends[mask] = nodes[-1].outputs[0]
+                end = ends[mask]
+            turn = producers.get(str(q))
+            if turn is not None and turn.op == "rotary" and not tables and _in_halves(turn):
+                q, *tables = turn.inputs
+                node = replace(node, origin=(*turn.origin, *node.origin))
+            inputs = (q, k, v, mask, end, *tables)
+            node = replace(node, inputs=inputs if tables or end is not None else inputs[: len(node.inputs)])
         nodes.append(node)
     return replace(ir, nodes=tuple(nodes))
+
+
+def missed(ir: IR) -> list[str]:
+    """Attention whose queries another kernel rotates, with the reason."""
+    turned = {node.outputs[0] for node in ir.nodes if node.op == "rotary"}
+    return [
+        f"{node.name}: its queries are rotated before: heads of {node.inputs[0]} are no multiple of 16 wide"
+        for node in ir.nodes
+        if node.op == "attention" and node.inputs[0] in turned
+    ]
+
+
+def _in_halves(turn: Node) -> bool:
+    """Whether vectors of 8 lie in one half of what is rotated."""
+    return as_int(turn.out.shape[-1]) % 16 == 0
+
+
+def _seen_end(mask: str, reader: Node, specs: Mapping[str, TensorSpec]) -> Node:
+    name = f"{mask}:seen_end"
+    out = TensorSpec((*specs[mask].shape[:-1], 1), "int64")
+    return Node(name, "seen_end", (mask,), (name,), (out,), loc=reader.loc, origin=reader.origin)
 
 
 def _bare(value: str, producers: Mapping[str, Node], specs: Mapping[str, TensorSpec]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from npu_compiler.dtypes import HALF
 from npu_compiler.target import Target
 from npu_compiler.weights import constant_exprs
 from torch_ir.ir import IR, Node
@@ -11,7 +12,8 @@ from torch_ir.ir import IR, Node
 
 def fuse_norm(ir: IR, target: Target) -> IR:
     """``x * rsqrt(mean(x * x) + eps)`` over the last dimension becomes ``norm``, and takes in a vector that
-    its result is multiplied by. A step that something else reads, or that is a result, stays as it is."""
+    its result, perhaps rounded to 16 bits and widened again, is multiplied by. A step that something else
+    reads, or that is a result, stays as it is."""
     matcher = _Matcher(ir)
     constants = constant_exprs(ir)
     nodes = []
@@ -62,17 +64,22 @@ class _Matcher:
     def weighted(self, node: Node) -> Node | None:
         """The node as ``norm`` with a weight, if it multiplies one without by a vector."""
         for value, weight in (node.inputs, node.inputs[::-1]):
-            norm = self.made_by(value, "norm")
+            wide = self.made_by(value, "cast")
+            narrow = self.made_by(wide.inputs[0], "cast") if wide else None
+            rounded = narrow.out.dtype if narrow and narrow.out.dtype in HALF else ""
+            norm = self.made_by(narrow.inputs[0] if narrow and rounded else value, "norm")
             if norm is None or weight is None or any(v is not None for v in norm.inputs[1:]):
                 continue
             if norm.attrs["count"] == 1 and self._specs[weight].shape == node.out.shape[-1:]:
-                origin = tuple(dict.fromkeys((*norm.origin, *node.origin)))
+                between = narrow.origin if narrow and rounded else ()
+                origin = tuple(dict.fromkeys((*norm.origin, *between, *node.origin)))
                 return replace(
                     norm,
                     name=node.name,
                     outputs=node.outputs,
                     origin=origin,
                     inputs=(norm.inputs[0], weight, None),
+                    attrs={**norm.attrs, "rounded": rounded} if rounded else norm.attrs,
                     loc=node.loc,
                 )
         return None
