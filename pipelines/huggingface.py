@@ -66,6 +66,7 @@ def convert(folder: Path, prefix: str, out: Path) -> None:
     def arrays() -> Iterator[tuple[str, Array]]:
         for key, (file, name) in where.items():
             yield key, file.tensor(name)
+            file.release(name)
 
     specs = {key: (file.entries[name].shape, file.entries[name].dtype) for key, (file, name) in where.items()}
     write_safetensors(out, specs, arrays(), {"format": "pt"})

@@ -121,6 +121,15 @@ class SafetensorsFile:
         return raw.view(dtype).reshape(entry.shape)
 
 
+    def release(self, name: str) -> None:
+        """What has been read of a tensor need not stay in memory: it will be read from the file again where
+        it is wanted. Views of it stay valid."""
+        begin, end = (self._start + offset for offset in self.entries[name].data_offsets)
+        first, last = -(-begin // _PAGE) * _PAGE, end // _PAGE * _PAGE
+        if first < last and hasattr(mmap, "MADV_DONTNEED") and mmap.PAGESIZE == _PAGE:
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys must differ."""
     found = dict(pairs)

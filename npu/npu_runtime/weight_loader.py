@@ -4,7 +4,7 @@ state."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,7 @@ class Tensors:
             if found is None:
                 data = as_bytes(self.source.make(transform))
                 found = self._memory[key] = self.device.upload(data, share=self.source.stable)
+                self.source.release(transform)
             return found
 
     def array(self, transform: Transform) -> Array:
@@ -219,7 +220,7 @@ def prepare_file(
     write_safetensors(
         path,
         {spec.name: (spec.shape, spec.dtype) for spec in ordered},
-        ((spec.name, opened.make(spec)) for spec in ordered),
+        _made(opened, ordered),
         {
             KIND: "prepared",
             DIGEST: transforms.digest(ordered),
@@ -227,3 +228,9 @@ def prepare_file(
         },
         contents,
     )
+
+
+def _made(source: Source, wanted: Iterable[Transform]) -> Iterator[tuple[str, Array]]:
+    for spec in wanted:
+        yield spec.name, source.make(spec)
+        source.release(spec)

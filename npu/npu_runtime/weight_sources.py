@@ -40,6 +40,9 @@ class Source(Protocol):
         """The dense array of a transform, or of a state's initial content; ``states`` (key -> content) stand
         in for weights and buffers. Raises ``WeightsMismatchError`` where the source cannot do that."""
 
+    def release(self, spec: Wanted) -> None:
+        """What ``spec`` was made of need not stay in memory."""
+
 
 def _expr(spec: Wanted) -> WeightExpr:
     """How ``spec`` is made. A state without initial content starts as zeros and never gets here."""
@@ -53,12 +56,19 @@ class Original:
     """A model's original state_dict: key -> a function that reads the tensor."""
 
     def __init__(
-        self, name: str, shapes: Mapping[str, tuple[int, ...]], load: Callable[[str], Array], *, stable: bool
+        self,
+        name: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        load: Callable[[str], Array],
+        *,
+        stable: bool,
+        release: Callable[[str], None] = lambda key: None,
     ) -> None:
         self.name = name
         self.stable = stable
         self._shapes = shapes
         self._load = load
+        self._release = release
 
     def check(self, wanted: Iterable[Wanted]) -> None:
         specs = list(wanted)
@@ -86,6 +96,10 @@ class Original:
 
     def make(self, spec: Wanted, states: transforms.States = _NO_STATES) -> Array:
         return transforms.materialise(spec, _expr(spec), self._load, states)
+
+    def release(self, spec: Wanted) -> None:
+        for key in transforms.tensors_of(_expr(spec)):
+            self._release(key)
 
 
 class Prepared:
@@ -127,6 +141,9 @@ class Prepared:
         if checksum(self._contents[name], as_bytes(array).data) != self._sums.get(name):
             raise FormatError(f"{self.name}: tensor {name!r} is damaged; prepare the weights again")
         return array
+
+    def release(self, spec: Wanted) -> None:
+        """Its tensors are what the device reads, where that is the host's own memory."""
 
     def _find(self, spec: Wanted) -> str | None:
         """The tensor that is ``spec``; None if it is made of constants alone and is not in the file."""
@@ -201,7 +218,13 @@ def _original(name: str, files: Iterable[SafetensorsFile]) -> Original:
                 )
             where[key] = file
     shapes = {key: file.entries[key].shape for key, file in where.items()}
-    return Original(name, shapes, lambda key: where[key].tensor(key), stable=True)
+    return Original(
+        name,
+        shapes,
+        lambda key: where[key].tensor(key),
+        stable=True,
+        release=lambda key: where[key].release(key),
+    )
 
 
 def _shape(value: object) -> Iterable[int]:
