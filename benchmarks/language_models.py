@@ -77,7 +77,8 @@ def run(job: Any, options: argparse.Namespace) -> dict[str, Any]:
     from npu_runtime.weight_loader import load_weights
 
     device = Device()
-    prefill, decode = (Executor(CompiledProgram.load(job.npubin(name)), device) for name in ("prefill", "decode"))
+    prefill, decode = (
+        Executor(CompiledProgram.load(job.npubin(name)), device) for name in ("prefill", "decode"))
     source = job.source_weights if options.original else job.prepared_weights
     loaded = load_weights(source, prefill.program, device)
     vocabulary = job.config.factory_args["config"]["vocab_size"]
@@ -93,7 +94,8 @@ def run(job: Any, options: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         logits = decode.run(
             {"input_ids": np.array([[token]]), "cache_position": np.array([position]),
-             "position_ids": np.array([[position]]), "attention_mask": (np.arange(room) <= position)[None] * 1},
+             "position_ids": np.array([[position]]),
+             "attention_mask": (np.arange(room) <= position).astype(np.int64)[None]},
             loaded)["logits"].to_numpy()
         assert np.isfinite(logits).all()
         token = int(logits.argmax())
@@ -119,7 +121,8 @@ def peak() -> float:
 def child(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     said = STAGES[options.stage](job_of(options.model), options)
-    print(json.dumps({"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(peak(), 3), **said}))
+    took = {"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(peak(), 3)}
+    print(json.dumps({**took, **said}))
 
 
 def measure(arguments: list[str], stage: str, program: str = "") -> bool:
@@ -145,7 +148,7 @@ def main() -> int:
     parser.add_argument("model", help="a name in configs/models")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=16, help="tokens decoded behind it")
-    parser.add_argument("--original", action="store_true", help="run from the original weights, not prepared ones")
+    parser.add_argument("--original", action="store_true", help="run from weights that are not prepared")
     parser.add_argument("--only", help="stages to run, with a comma between", default=",".join(STAGES))
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--program", default="", help=argparse.SUPPRESS)

@@ -42,6 +42,13 @@ def _checkpoint(job: Job) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def _description(job: Job) -> tuple[Path, ...]:
+    """``config.json`` of the folder that a factory is given."""
+    folder = job.config.factory_args.get("folder")
+    path = job.root / folder / "config.json" if isinstance(folder, str) else None
+    return (path,) if path is not None and path.is_file() else ()
+
+
 def _target_files(job: Job) -> tuple[Path, ...]:
     """The target's description and the tuning data."""
     from npu_compiler.resources import config_root
@@ -95,7 +102,8 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "extract", "pipelines.extract:run", "turns the PyTorch module into ir.json, one per program",
-        makes=("ir",), knobs=("programs",), code=("torch_ir", "pipelines.extract", "pipelines.factory"),
+        makes=("ir",), files=_description, knobs=("programs",),
+        code=("torch_ir", "pipelines.extract", "pipelines.factory", "pipelines.huggingface"),
         libraries=("torch",), builds_model=_always, per_target=False,
     ),
     Stage(
@@ -119,12 +127,12 @@ STAGES: tuple[Stage, ...] = (
         "verify", "pipelines.verify:run", "compares the programs with PyTorch, and fails past the tolerance",
         after=("fetch", "extract", "compile", "weights"),
         reads=("source_weights", "dataset", "ir", "npubin", "parts", "prepared_weights"),
-        makes=("verify_result",),
+        makes=("verify_result",), files=_description,
         knobs=("verify", "programs", "precision"),
         code=("npu_runtime", "torch_ir.eager", "npu_compiler.parts", "npu_compiler.parts_file",
               "pipelines.programs", "pipelines.verify", "pipelines.comparison", "pipelines.first_jump",
-              "pipelines.reference", "pipelines.extract", "pipelines.inputs", "pipelines.datasets",
-              "pipelines.metrics", "pipelines.sentences", "pipelines.results", "pipelines.factory"),
+              "pipelines.reference", "pipelines.extract", "pipelines.huggingface",
+              "pipelines.inputs", "pipelines.datasets", "pipelines.metrics", "pipelines.sentences", "pipelines.results", "pipelines.factory"),
         libraries=("torch", "numpy", "pillow", "tokenizers"), builds_model=_always, device=True,
     ),
     Stage(

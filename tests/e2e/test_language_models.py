@@ -42,26 +42,66 @@ CONFIG: dict[str, Any] = {
 LENGTHS = (1, 7, 64, 128, 200)
 
 
-PROGRAMS = {
-    "prefill": Program(
-        method="prefill",
-        symbols={"length": Symbol(min=1, max=LONGEST)},
-        inputs=dict.fromkeys(
-            ("input_ids", "attention_mask", "position_ids"), Input(shape=(1, "length"), dtype="int64")
+def programs(batch: int, longest: int, cache: int) -> dict[str, Program]:
+    """A prompt of up to ``longest`` tokens, and one token over a cache."""
+    prompt = Input(shape=(batch, "length"), dtype="int64")
+    return {
+        "prefill": Program(
+            method="prefill",
+            symbols={"length": Symbol(min=1, max=longest)},
+            inputs=dict.fromkeys(("input_ids", "attention_mask", "position_ids"), prompt),
+            outputs=("logits",),
         ),
-        outputs=("logits",),
-    ),
-    "decode": Program(
-        method="decode",
-        inputs={
-            "input_ids": Input(shape=(1, 1), dtype="int64"),
-            "cache_position": Input(shape=(1,), dtype="int64"),
-            "position_ids": Input(shape=(1, 1), dtype="int64"),
-            "attention_mask": Input(shape=(1, CACHE), dtype="int64"),
-        },
-        outputs=("logits",),
-    ),
-}
+        "decode": Program(
+            method="decode",
+            inputs={
+                "input_ids": Input(shape=(batch, 1), dtype="int64"),
+                "cache_position": Input(shape=(1,), dtype="int64"),
+                "position_ids": Input(shape=(batch, 1), dtype="int64"),
+                "attention_mask": Input(shape=(batch, cache), dtype="int64"),
+            },
+            outputs=("logits",),
+        ),
+    }
+
+
+PROGRAMS = programs(1, LONGEST, CACHE)
+
+
+class Runner:
+    """Both programs of a model on the device, with one set of weights."""
+
+    def __init__(self, prefill: CompiledProgram, decode: CompiledProgram, weights: Any) -> None:
+        device = Device()
+        self._prefill, self._decode = Executor(prefill, device), Executor(decode, device)
+        self.weights = load_weights(weights, prefill, device)
+
+    @classmethod
+    def of(cls, model: nn.Module, wanted: dict[str, Program], weights: Any) -> Runner:
+        """Extracts ``model``, which may lie on the meta device, and compiles it."""
+        own, graphs = type(model), {}
+        for name, program in wanted.items():
+            model.__class__ = own
+            graphs[name] = extract_program("small", model, program, "meta")
+        made = {name: compile_ir(ir, program=name) for name, ir in share_states(graphs).items()}
+        return cls(made["prefill"], made["decode"], weights)
+
+    def prefill(self, ids: Any, mask: Any) -> Any:
+        """The last logits [B, vocabulary] of prompts that are padded on the left where ``mask`` is 0."""
+        positions = np.maximum(mask.cumsum(1) - 1, 0)
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        return self._prefill.run(inputs, self.weights)["logits"].to_numpy()[:, -1]
+
+    def decode(self, ids: Any, position: int, mask: Any) -> Any:
+        """The logits of one more token for each prompt; ``mask`` [B, position + 1] as for the prompt."""
+        room = self._decode.program.input_specs[-1].shape[1]
+        inputs = {
+            "input_ids": ids,
+            "cache_position": np.array([position]),
+            "position_ids": mask.sum(1, keepdims=True) - 1,
+            "attention_mask": np.pad(mask, ((0, 0), (0, int(room) - mask.shape[1]))),
+        }
+        return self._decode.run(inputs, self.weights)["logits"].to_numpy()[:, -1]
 
 
 def built(architecture: str, dtype: str) -> nn.Module:
