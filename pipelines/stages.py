@@ -132,7 +132,8 @@ STAGES: tuple[Stage, ...] = (
         code=("npu_runtime", "torch_ir.eager", "npu_compiler.parts", "npu_compiler.parts_file",
               "pipelines.programs", "pipelines.verify", "pipelines.comparison", "pipelines.first_jump",
               "pipelines.reference", "pipelines.extract", "pipelines.huggingface",
-              "pipelines.inputs", "pipelines.datasets", "pipelines.metrics", "pipelines.sentences", "pipelines.results", "pipelines.factory"),
+              "pipelines.inputs", "pipelines.datasets", "pipelines.metrics",
+              "pipelines.sentences", "pipelines.results", "pipelines.factory"),
         libraries=("torch", "numpy", "pillow", "tokenizers"), builds_model=_always, device=True,
     ),
     Stage(

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from npu_runtime import env, transforms
+from npu_runtime import env, state_file, transforms
 from npu_runtime.backend import Backend, Memory
 from npu_runtime.buffer import as_bytes
 from npu_runtime.dtypes import Array, nbytes, numpy_dtype, spec_text
@@ -78,8 +78,10 @@ class Weights:
     soon as another program has changed that buffer, what is made of it is made of its present content.
     """
 
-    def __init__(self, tensors: Tensors) -> None:
+    def __init__(self, tensors: Tensors, model: str = "", declared: Iterable[StateSpec] = ()) -> None:
         self.tensors = tensors
+        self._model = model
+        self._declared = {spec.name: spec for spec in declared}
         self._states: dict[str, tuple[StateSpec, Memory]] = {}
         self._changed: dict[str, int] = {}
         self._changes = 0
@@ -94,13 +96,29 @@ class Weights:
 
     def new_state(self) -> Weights:
         """An independent sequence over the same tensors: its states start afresh."""
-        return Weights(self.tensors)
+        return Weights(self.tensors, self._model, self._declared.values())
 
     def reset(self) -> None:
         """Puts every state back to its initial content."""
         for spec, memory in self._states.values():
             self._fill(spec, memory)
         self._changed.clear()
+
+    def save_state(self, path: str | Path) -> None:
+        """Writes the present content of every state to a safetensors file: whole, or not at all."""
+        specs = self._declared | {name: spec for name, (spec, _) in self._states.items()}
+        state_file.save(path, self._model, specs.values(), self.read_state, self._changed)
+
+    def restore_state(self, path: str | Path) -> None:
+        """Puts every state to what ``save_state`` wrote. Nothing changes where that fails: raises
+        ``FormatError`` for a damaged file or one of another kind, and ``WeightsMismatchError`` for the states
+        of another model, or of other sizes."""
+        specs = self._declared | {name: spec for name, (spec, _) in self._states.items()}
+        contents, changed = state_file.read(path, self._model, specs.values())
+        self.reset()
+        for name, content in contents.items():
+            self.device.write(self.state(specs[name]), as_bytes(content))
+        self.note_changes(specs[name] for name in changed)
 
     @property
     def changed(self) -> Set[str]:
@@ -191,7 +209,7 @@ def load_weights(
     tensors = Tensors(open_source(source), device)
     tensors.check(program)
     env.debug(env.STAGES, f"weights of {program.model}: {tensors.source.name}")
-    return Weights(tensors)
+    return Weights(tensors, program.model, program.states)
 
 
 def prepare_file(

@@ -217,6 +217,47 @@ def test_a_shorter_prompt_forgets_a_longer_one(running: tuple[Executor, Executor
     assert np.array_equal(step(decode, weights, 5, 9), fresh)
 
 
+def test_a_state_goes_on_where_it_was_saved(
+    running: tuple[Executor, Executor, Weights], tmp_path: Path
+) -> None:
+    prefill, decode, weights = running
+    fill(prefill, weights, prompt(9))
+    weights.save_state(tmp_path / "nine")
+    wanted = step(decode, weights, 5, 9)
+    later = weights.new_state()
+    assert not np.array_equal(step(decode, later, 5, 9), wanted)
+    later.restore_state(tmp_path / "nine")
+    assert np.array_equal(step(decode, later, 5, 9), wanted)
+    later.reset()
+    assert not np.array_equal(step(decode, later, 5, 9), wanted)
+    later.save_state(tmp_path / "again")
+    later.restore_state(tmp_path / "nine")
+    later.save_state(tmp_path / "same")
+    assert (tmp_path / "same").read_bytes() == (tmp_path / "nine").read_bytes()
+    assert (tmp_path / "same").read_bytes() != (tmp_path / "again").read_bytes()
+
+
+def test_a_prompt_may_be_as_long_as_its_bound_and_no_longer(
+    model: Model, running: tuple[Executor, Executor, Weights]
+) -> None:
+    prefill, decode, weights = running
+    ids = prompt(LONGEST)
+    for cut in (LONGEST, LONGEST - 1):
+        assert fill(prefill, weights, ids[:cut]).argmax() == model.logits(ids[:cut]).argmax()
+    before = step(decode, weights, 5, LONGEST - 1)
+    fill(prefill, weights, ids[: LONGEST - 1])
+    with pytest.raises(InputError, match=r"input 'input_ids' dim 1 is 201: this program takes 1 to 200"):
+        fill(prefill, weights, [*ids, 3])
+    with pytest.raises(InputError, match=r"input 'attention_mask' dim 1 is 9: expected 8"):
+        prefill.run({"input_ids": np.array([ids[:8]]), "attention_mask": np.ones((1, 9), np.int64),
+                     "position_ids": np.arange(8)[None]}, weights)
+    with pytest.raises(InputError, match=r"input 'attention_mask' dim 1 is 255: expected 256"):
+        decode.run({"input_ids": np.array([[5]]), "cache_position": np.array([199]),
+                    "position_ids": np.array([[199]]), "attention_mask": np.ones((1, 255), np.int64)},
+                   weights)
+    assert np.array_equal(step(decode, weights, 5, LONGEST - 1), before)
+
+
 def test_sequences_of_one_set_of_weights_are_independent(running: tuple[Executor, Executor, Weights]) -> None:
     prefill, decode, weights = running
     other = weights.new_state()
