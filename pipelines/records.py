@@ -19,18 +19,19 @@ from pipelines.job import Job, write_atomic
 from pipelines.locks import remove_leftovers
 from pipelines.stages import Stage
 
-RECORD_FORMAT = 2
+RECORD_FORMAT = 3
 
 
 @dataclass(frozen=True)
 class Record:
     """The last success of a stage: its key; output path (relative to the project) -> digest, with the names
-    in a folder under "path/"; and how long it took."""
+    in a folder under "path/"; how long it took, and the most memory (bytes) that its process had."""
 
     key: Key
     outputs: Mapping[str, str]
     observed: Observed
-    seconds: float
+    seconds: float = 0.0
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ def read_record(stage: Stage, job: Job) -> Record | None:
     if found.format != RECORD_FORMAT:
         return None
     observed = Observed(found.templates, found.modules, found.libraries)
-    return Record(Key(found.key), found.outputs, observed, found.seconds)
+    return Record(Key(found.key), found.outputs, observed, found.seconds, found.memory)
 
 
 def write_record(stage: Stage, job: Job, record: Record) -> None:
     """Makes ``record`` the last success of ``stage``. Only for who holds the stage's lock."""
     seen = record.observed
     stored = _Stored(RECORD_FORMAT, dict(sorted(record.key.parts.items())), dict(record.outputs),
-                     seen.templates, seen.modules, seen.libraries, record.seconds)
+                     seen.templates, seen.modules, seen.libraries, record.seconds, record.memory)
     path = record_path(stage, job)
     remove_leftovers(path)
     write_atomic(path, msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
@@ -132,6 +133,7 @@ class _Stored(msgspec.Struct):
     modules: tuple[str, ...]
     libraries: tuple[str, ...]
     seconds: float
+    memory: int
 
 
 def _differences(prefix: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:

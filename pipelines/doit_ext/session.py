@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from pipelines import devices
 from pipelines.digests import Digests
+from pipelines.doit_ext.memory import Memory
 from pipelines.execute import store_of
 from pipelines.job import Job
 from pipelines.stages import Stage
@@ -41,6 +42,7 @@ class Session:
     launch: Launcher
     find_device: FindDevice = devices.ask
     digests: Digests = field(init=False)
+    memory: Memory = field(default_factory=Memory)
     named: frozenset[str] | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)

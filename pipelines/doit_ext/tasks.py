@@ -17,6 +17,7 @@ from doit.task import Task
 from pipelines import devices
 from pipelines.config import ConfigError, ModelConfig, load_configs, target_names
 from pipelines.doit_ext.launch import launch_child
+from pipelines.doit_ext.memory import first_need
 from pipelines.doit_ext.reporter import Reporter
 from pipelines.doit_ext.session import FindDevice, Launcher, Running, Session
 from pipelines.execute import clean, forget
@@ -155,10 +156,13 @@ class Work:
 
     def run(self) -> TaskFailed | None:
         """doit's action: runs the stage."""
-        running = self.session.running[self.name] = Running()
+        running = self.session.running[self.name] = Running(text="waits for memory")
         try:
             before = read_record(self.stage, self.job)
-            message = self.session.launch(self.stage, self.job, running)
+            need = before.memory if before else first_need(self._job.source_weights)
+            with self.session.memory.taken(need):
+                running.text = ""
+                message = self.session.launch(self.stage, self.job, running)
             after = read_record(self.stage, self.job)
         except LookupError as error:
             message = str(error)

@@ -17,6 +17,7 @@ from toy_project import CONFIG, Toy, forget_all, make_toy
 from pipelines import devices, fingerprint, locks
 from pipelines import execute as execute_module
 from pipelines.config import load_config
+from pipelines.doit_ext.memory import Memory
 from pipelines.execute import StageError, execute
 from pipelines.fingerprint import Observed
 from pipelines.job import Job
@@ -231,6 +232,30 @@ def test_bench_runs_alone_and_others_together(tmp_path: Path, monkeypatch: pytes
     assert toy.build("-n", "4") == []
 
 
+def test_stages_wait_for_memory() -> None:
+    memory, order = Memory(available=100), []
+    first_done = threading.Event()
+
+    def stage(name: str, need: int, hold: threading.Event | None = None) -> None:
+        with memory.taken(need):
+            order.append(name)
+            if hold is not None:
+                assert hold.wait(20)
+                order.append(f"{name} ends")
+
+    threads = [threading.Thread(target=stage, args=("large", 80, first_done))]
+    threads[0].start()
+    while not order:
+        threads[0].join(0.01)
+    stage("small", 10)  # there is room beside the large one
+    threads.append(threading.Thread(target=stage, args=("huge", 1000)))
+    threads[1].start()
+    first_done.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["large", "small", "large ends", "huge"]
+
+
 def test_models_that_are_not_default_need_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = make_toy(tmp_path, monkeypatch, models=("a", "b"))
     (tmp_path / "configs/models/b.yaml").write_text(CONFIG.replace("default: true", "default: false"))
@@ -286,7 +311,7 @@ def test_records_do_not_depend_on_where_the_project_lies(toy: Toy) -> None:
     toy.build()
     for path in (toy.root / ARTIFACTS / ".stages").glob("*.json"):
         assert str(toy.root) not in path.read_text()
-        assert json.loads(path.read_text())["format"] == 2
+        assert json.loads(path.read_text())["format"] == 3
 
 
 def test_two_builds_from_nothing_make_the_same_bytes(toy: Toy) -> None:
