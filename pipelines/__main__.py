@@ -5,6 +5,7 @@
     operators                      write docs/operators.md, the list of what compiles (with PyTorch)
     compile MODEL[@TARGET] --to PASS   print the graph after a pass of the compiler
     run-stage STAGE MODEL[@TARGET]     run one stage now, whether or not it is up to date
+    cache status|prune|fill        look after the cache that NPU_CACHE names
     device TARGET                  print the device that the target is measured on
 """
 
@@ -19,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipelines import devices, imports
-from pipelines.config import ConfigError, find_config, load_configs, target_names
-from pipelines.job import Job, write_atomic
+from pipelines import cache_command, devices, imports
+from pipelines.config import ConfigError, load_configs
+from pipelines.job import job_of, write_atomic
 from pipelines.schema import schema
 from pipelines.stages import STAGES
 from pipelines.yaml_source import suggest
@@ -46,22 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiler.add_argument("--to", metavar="PASS", required=True)
     compiler.add_argument("--program", default=None)
     commands.add_parser("device").add_argument("target", metavar="TARGET")
+    cache_command.add_arguments(commands.add_parser("cache"))
     options = parser.parse_args(arguments)
     root = Path.cwd()
     try:
         return int(_COMMANDS[options.command](options, root))
     except Exception as error:  # the message is for people; the traceback for those who ask
         return _report(error)
-
-
-def job_of(name: str, root: Path) -> Job:
-    """The job that "model" or "model@target" means. Raises ``ConfigError``."""
-    model, _, target = name.partition("@")
-    config = find_config(root, model)
-    targets = target_names()
-    if target and target not in targets:
-        raise ConfigError(f"{name}: unknown target {target}{suggest(target, targets)}")
-    return Job(root, config, target or config.target)
 
 
 def _validate(options: argparse.Namespace, root: Path) -> int:
@@ -93,6 +85,7 @@ def _written(path: Path, text: str, command: str, check: bool) -> int:
 
 def _run_stage(options: argparse.Namespace, root: Path) -> int:
     imports.install()
+    from pipelines.cache import open_cache
     from pipelines.execute import execute
     stages = {stage.name: stage for stage in STAGES}
     if options.stage not in stages:
@@ -102,7 +95,7 @@ def _run_stage(options: argparse.Namespace, root: Path) -> int:
     job = replace(job_of(options.model, root), watched=options.watched)
     if stage.device:
         job = devices.on(job, devices.find(job.target))
-    execute(stage, job)
+    execute(stage, job, cache=open_cache(root))
     return 0
 
 
@@ -127,7 +120,7 @@ def _device(options: argparse.Namespace, root: Path) -> int:
 
 
 _COMMANDS = {"validate": _validate, "schema": _schema, "operators": _operators,
-             "run-stage": _run_stage, "compile": _compile, "device": _device}
+             "run-stage": _run_stage, "compile": _compile, "device": _device, "cache": cache_command.run}
 
 
 def _report(error: Exception) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from pipelines.cache import Cache
 from pipelines.digests import Digests
 from pipelines.fingerprint import Key, Observed, all_templates, key_of
 from pipelines.job import ARTIFACTS, Job
@@ -33,8 +34,10 @@ class StageError(ValueError):
     """A stage could not do its work, or did not make what it should have made."""
 
 
-def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None = None) -> None:
-    """Runs ``stage`` (with ``run`` in place of its own function) and records its success.
+def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None = None, *,
+            cache: Cache | None = None) -> None:
+    """Runs ``stage`` (with ``run`` in place of its own function) and records its success. With a ``cache``,
+    takes the result from there if it has it, and stores it there if not.
 
     Another process that runs the same stage of the same job, or one that makes what this reads, is waited
     for; if after that the last result stands, nothing is done. An ``exclusive`` stage waits until no other
@@ -59,9 +62,13 @@ def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None
         _remove(staging)
         staging.mkdir(parents=True)
         try:
-            _execute(stage, job, staging, digests, run or load(stage))
+            if cache is not None and _restore(stage, job, staging, digests, cache):
+                return
+            record = _execute(stage, job, staging, digests, run or load(stage))
         finally:
             _remove(staging)
+        if cache is not None:
+            cache.save(stage, job, record, digests)
 
 
 def store_of(root: Path) -> Path:
@@ -94,7 +101,7 @@ def forget(stage: Stage, job: Job) -> None:
 
 
 def _execute(stage: Stage, job: Job, staging: Path, digests: Digests,
-             run: Callable[[Job], Observed | None]) -> None:
+             run: Callable[[Job], Observed | None]) -> Record:
     started = time.time()
     before = _everything(stage, job, digests)
     absent = before.missing()
@@ -115,8 +122,24 @@ def _execute(stage: Stage, job: Job, staging: Path, digests: Digests,
         f"code {name}": digest for name, digest in observed.as_read.items() if digest})
     outputs = outputs_of(stage, job, digests)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    write_record(stage, job, Record(key, outputs, observed, round(time.time() - started, 3), memory))
+    record = Record(key, outputs, observed, round(time.time() - started, 3), memory)
+    write_record(stage, job, record)
     digests.save()
+    return record
+
+
+def _restore(stage: Stage, job: Job, staging: Path, digests: Digests, cache: Cache) -> bool:
+    """Whether the outputs of ``stage`` were in the cache, and now are in place."""
+    record = cache.restore(stage, job, staging, digests)
+    if record is None:
+        _remove(staging)
+        staging.mkdir()
+        return False
+    _commit(stage, job, replace(job, staging=staging, staged=frozenset(stage.makes)))
+    write_record(stage, job, replace(record, outputs=outputs_of(stage, job, digests)))
+    digests.save()
+    job.say_restored(record.seconds)
+    return True
 
 
 def _everything(stage: Stage, job: Job, digests: Digests) -> Key:

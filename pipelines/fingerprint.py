@@ -68,7 +68,7 @@ def key_of(stage: Stage, job: Job, digests: Digests, observed: Observed | None) 
         for path in job.paths(artifact):
             parts[f"input {shown(path, job)}"] = digests.of(path)
     for path in stage.files(job):
-        parts[f"file {shown(path, job)}"] = digests.source(path)
+        parts[f"file {module_name(path, job.root)}"] = digests.source(path)
     for knob in (*stage.knobs, *(("factory", "factory_args") if builds else ())):
         parts.update(_knob_lines(f"configuration {knob}", job.config.knob(knob)))
     for name in stage.code:
@@ -104,7 +104,7 @@ def shown(path: Path, job: Job) -> str:
 
 
 def module_name(path: Path, root: Path) -> str:
-    """How ``Observed.modules`` names a source file: the same on all machines wherever possible."""
+    """How keys name a source file or one of our data files: the same on all machines wherever possible."""
     for folder in (root, *map(Path, sys.path)):
         if folder.is_absolute() and path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()

@@ -24,13 +24,12 @@ import msgspec
 
 from npu_runtime.errors import NpubinError
 from pipelines import devices, gate_worker
-from pipelines.config import ConfigError, find_config, load_configs, target_names
 from pipelines.gate import Comparison, GateReport, Rounds, decide, fewest_rounds, look_confidence, status_of
 from pipelines.inputs import made_up_inputs, upper_sizes
-from pipelines.job import Job
+from pipelines.job import Job, jobs_of
 from pipelines.locks import locked
 from pipelines.results import file_digest
-from pipelines.yaml_source import suggest
+from pipelines.yaml_source import ConfigError
 
 #: A turn lasts about this long (milliseconds), within the bounds of runs below.
 TURN_MS, MIN_RUNS, MAX_RUNS = 100.0, 3, 50
@@ -65,7 +64,7 @@ def run_gate(base: Path, head: Path, names: Sequence[str], settings: Settings) -
     comparisons: list[Comparison] = []
     shown = ""
     try:
-        jobs = tuple(_jobs(head, names))
+        jobs = jobs_of(names, head)
     except ConfigError as error:
         raise GateError(f"{head}: {error}") from None
     with _alone(base, head):
@@ -87,18 +86,6 @@ def _alone(*roots: Path) -> Iterator[None]:
             if (root / "artifacts").is_dir():
                 held.enter_context(locked(root / "artifacts" / ".locks" / "stages"))
         yield
-
-
-def _jobs(root: Path, names: Sequence[str]) -> Iterator[Job]:
-    if not names:
-        yield from (Job(root, config, config.target) for config in load_configs(root).values()
-                    if config.default)
-    for name in names:
-        model, _, target = name.partition("@")
-        config = find_config(root, model)
-        if target and target not in target_names():
-            raise ConfigError(f"{name}: unknown target {target}{suggest(target, target_names())}")
-        yield Job(root, config, target or config.target)
 
 
 def _compared(base: Job, head: Job, program: str, settings: Settings, named: bool) -> Comparison:

@@ -8,12 +8,13 @@ folder and is moved into place when the stage has succeeded, so a path of an out
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from pipelines.config import ModelConfig
+from pipelines.config import ConfigError, ModelConfig, find_config, load_configs, target_names
+from pipelines.yaml_source import suggest
 
 #: Artifact name -> path below artifacts/<model>/. ``{program}``: one file per program. Folders have no
 #: suffix.
@@ -39,6 +40,7 @@ ARTIFACTS: Mapping[str, str] = MappingProxyType({
 #: How lines of a watched stage's standard output begin that are meant for the build's display.
 PROGRESS = "\x1e"
 SAY = "\x1f"
+RESTORED = "\x1d"
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,28 @@ class Job:
     def say(self, text: str) -> None:
         """One line of result that the build shows under the task: "top-1 18/20, top-5 19/20"."""
         print(f"{SAY if self.watched else ''}{text}", flush=True)
+
+    def say_restored(self, seconds: float) -> None:
+        """Tells that the stage was not run: its outputs are from the cache, where they took ``seconds`` to
+        make."""
+        text = f"restored from the cache, made in {seconds:.1f} s"
+        print(f"{RESTORED}{text}" if self.watched else text, flush=True)
+
+
+def job_of(name: str, root: Path) -> Job:
+    """The job that "model" or "model@target" means. Raises ``ConfigError``."""
+    model, _, target = name.partition("@")
+    config = find_config(root, model)
+    targets = target_names()
+    if target and target not in targets:
+        raise ConfigError(f"{name}: unknown target {target}{suggest(target, targets)}")
+    return Job(root, config, target or config.target)
+
+
+def jobs_of(names: Iterable[str], root: Path) -> list[Job]:
+    """The jobs that ``names`` mean; without names, those of the default models. Raises ``ConfigError``."""
+    return [job_of(name, root) for name in names] or [
+        Job(root, config, config.target) for config in load_configs(root).values() if config.default]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

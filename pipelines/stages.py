@@ -86,6 +86,11 @@ class Stage:
     device: bool = False
     exclusive: bool = False
 
+    @property
+    def shared(self) -> bool:
+        """Whether what it makes is the same wherever it is made, and may be taken from another machine."""
+        return not self.device
+
 
 STAGES: tuple[Stage, ...] = (
     Stage(

@@ -1,9 +1,15 @@
 """The environment variables that npubin reads: all of them, in one table.
 
-| variable | meaning | default | |---|---|---| | ``NPU_DEVICE`` | the device that ``Device()`` opens:
-``pocl``, ``intel``, ``nvidia:0``, ``gpu``, ``cpu`` | first of PoCL, Intel, GPU | | ``NPU_DEBUG`` | 1 stages,
-2 kernels with time, GFLOP/s and GB/s, 3 passes, 4 source, 5 everything | 0 | | ``NPU_CACHE_DIR`` | folder for
-built kernels of drivers without a cache of their own | ``$XDG_CACHE_HOME/npubin`` |"""
+- ``NPU_DEVICE``: the device that ``Device()`` opens: ``pocl``, ``intel``, ``nvidia:0``, ``gpu``, ``cpu``.
+  Default: the first of PoCL, Intel's runtime, a GPU.
+- ``NPU_DEBUG``: 1 stages, 2 kernels with time, GFLOP/s and GB/s, 3 passes, 4 source, 5 all. Default: 0.
+- ``NPU_CACHE_DIR``: the folder for built kernels of drivers without a cache of their own. Default:
+  ``$XDG_CACHE_HOME/npubin``.
+- ``NPU_CACHE``: where builds share what their stages made, a folder or any URL that fsspec has
+  (``s3://bucket/npubin``). Default: nowhere.
+- ``NPU_CACHE_MODE``: what builds may do there: ``off``, ``read``, ``read-write``. Default: ``read-write``, or
+  ``read`` where the place does not allow more (``http``).
+"""
 
 from __future__ import annotations
 
@@ -36,6 +42,19 @@ def cache_dir() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "npubin"
+
+
+def cache_url() -> str | None:
+    """``NPU_CACHE``, or None where it is unset or empty."""
+    return os.environ.get("NPU_CACHE") or None
+
+
+def cache_mode() -> str:
+    """``NPU_CACHE_MODE``: "off", "read" or "read-write". Raises ``InputError`` for anything else."""
+    text = os.environ.get("NPU_CACHE_MODE") or "read-write"
+    if text not in {"off", "read", "read-write"}:
+        raise InputError(f"NPU_CACHE_MODE is {text!r}: it must be off, read or read-write")
+    return text
 
 
 def debug(level: int, text: str) -> None:

@@ -14,6 +14,7 @@ from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
 from pipelines import devices, digests
+from pipelines.cache import Cache
 from pipelines.digests import Digests, text_digest
 from pipelines.doit_ext import Build
 from pipelines.doit_ext.session import Running
@@ -58,6 +59,7 @@ class Toy:
     device: devices.Found | devices.Absent = field(
         default_factory=lambda: devices.Found("toy", "toy:0", "1.0"))
     during: dict[str, Callable[[Job], object]] = field(default_factory=dict)
+    cache: Cache | None = None
     active: set[str] = field(default_factory=set)
     guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -87,7 +89,7 @@ class Toy:
 
     def launch(self, stage: Stage, job: Job, running: Running) -> str | None:
         try:
-            execute(stage, job, lambda staged: self.stub(stage, staged))
+            execute(stage, job, lambda staged: self.stub(stage, staged), cache=self.cache)
         except Exception as error:
             return str(error)
         running.lines.append("said")
