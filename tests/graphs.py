@@ -75,11 +75,11 @@ def merge(graphs: Mapping[str, IR], name: str = "merged") -> IR:
     return merged
 
 
-def emit(ir: IR, options: Options | None = None) -> CompiledProgram:
+def emit(ir: IR, options: Options | None = None, target: Target = CPU) -> CompiledProgram:
     """Compiles a graph of the registry's ops as it is, without any pass."""
-    emitter = Emitter(ir, CPU, options or Options())
+    emitter = Emitter(ir, target, options or Options())
     emitter.run()
-    return assemble(ir, emitter.result(), CPU, "main")
+    return assemble(ir, emitter.result(), target, "main")
 
 
 def passed(ir: IR, upto: str = "") -> IR:

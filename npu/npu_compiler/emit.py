@@ -100,14 +100,23 @@ class Emitter:
         return as_stored(expr, self.ir) or (expr, self._specs[value].dtype)
 
     def weight(
-        self, value: str, shape: tuple[int, ...], pack: Pack = lambda expr: expr, *, stored: bool = False
+        self,
+        value: str,
+        shape: tuple[int, ...],
+        pack: Pack = lambda expr: expr,
+        *,
+        stored: bool = False,
+        dtype: str | None = None,
     ) -> View:
         """A constant value in a form of its own: ``pack`` rearranges its expression into ``shape``.
 
-        ``stored``: in the dtype that ``constant`` tells."""
-        expr, dtype = self.constant(value) if stored else (self._constants[value], self._specs[value].dtype)
-        name = self._transforms.add(pack(expr), shape, dtype)
-        spec = TensorSpec(shape, dtype)
+        ``stored``: in the dtype that ``constant`` tells; ``dtype``: in this one."""
+        expr, own = (
+            self.constant(value) if stored or dtype else (self._constants[value], self._specs[value].dtype)
+        )
+        kept = dtype or own
+        name = self._transforms.add(pack(expr), shape, kept)
+        spec = TensorSpec(shape, kept)
         self.buffers.setdefault(name, BufferInfo("weight", name, spec.nbytes))
         return place(name, spec)
 

@@ -194,9 +194,21 @@ def emit_body(e: Emitter, body: Sequence[Step], sources: Sequence[View], target:
             BufferUse(target.buffer, "w"),
             *symbol_args,
         ],
-        global_size=(ceil_div(inner, grain), ceil_div(rows, rows_per_item)),
-        local_size=None,
+        **item_sizes(e, ceil_div(inner, grain), ceil_div(rows, rows_per_item)),
     )
+
+
+def item_sizes(e: Emitter, columns: Dim, rows: Dim) -> dict[str, Any]:
+    """Global and local size for ``columns`` x ``rows`` work-items of a kernel that leaves out those beyond:
+    work-groups of the target's size, as wide as the columns where these are fewer."""
+    if e.target.group == 1:
+        return {"global_size": (columns, rows), "local_size": None}
+    wide = 1
+    while wide < min(e.target.group, e.bounds(columns)[1]):
+        wide *= 2
+    high = e.target.group // wide
+    sizes = (ceil_div(columns, wide) * wide, ceil_div(rows, high) * high)
+    return {"global_size": sizes, "local_size": (wide, high)}
 
 
 def _distinct(view: View) -> Dim:

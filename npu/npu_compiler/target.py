@@ -16,7 +16,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits and habits of a kind of device. Sizes in bytes; ``vector_width`` in float32 lanes.
 
     ``grain`` is how many elements of simple work one work-item should take: thousands where a work-item is a
-    slice of a thread's loop, one where it is a lane of a wide machine.
+    slice of a thread's loop, one where it is a lane of a wide machine. ``group`` is how many work-items of
+    such a machine work together through local memory (1: each works alone). ``features``: "ptx" for inline
+    PTX of NVIDIA devices from compute capability 8.0 on.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local_mem_bytes: int
     max_alloc_bytes: int
     dtypes: tuple[str, ...]
+    group: int = 1
+    features: tuple[Literal["ptx"], ...] = ()
     options: tuple[str, ...] = ()
 
 

@@ -18,9 +18,11 @@ from npu_compiler.emit import Emitter, Options
 from npu_compiler.errors import CompileError
 from npu_compiler.render import includes, render, template_closure
 from npu_compiler.select import kernel_name
+from npu_compiler.target import load_target
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 from op_graphs import samples
+from test_gpu_targets import half_samples
 
 ROOT = Path(__file__).parents[2] / "templates"
 TEMPLATES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.cl.j2"))
@@ -42,11 +44,12 @@ def names_used(template: str) -> set[str]:
 def calls() -> dict[str, list[Mapping[str, Any]]]:
     """The parameters that records pass, by template."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for sample in samples():
-        emitter = Emitter(sample.graph(), graphs.CPU, Options())
-        emitter.run()
-        for call in emitter.calls:
-            found.setdefault(call.template, []).append({"entry": call.entry, **call.params})
+    for target, subjects in (("cpu", samples()), ("nvidia", [*samples(), *half_samples()])):
+        for sample in subjects:
+            emitter = Emitter(sample.graph(), load_target(target), Options())
+            emitter.run()
+            for call in emitter.calls:
+                found.setdefault(call.template, []).append({"entry": call.entry, **call.params})
     return found
 
 
@@ -133,6 +136,29 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/pool.cl.j2", {"out": "nchw"}),
         ("ops/pack_rows.cl.j2", {"channels": 9}),
         ("ops/winograd.cl.j2", {"part": "middle"}),
+        ("ops/attention_group.cl.j2", {"group": 96}),
+        ("ops/attention_group.cl.j2", {"rows": 5}),
+        ("ops/attention_group.cl.j2", {"lanes": 4}),
+        ("ops/attention_group.cl.j2", {"value_width": 257, "lanes": 1}),
+        ("ops/attention_group.cl.j2", {"mask": "int"}),
+        ("ops/norm_group.cl.j2", {"group": 33}),
+        ("ops/norm_group.cl.j2", {"rounded": "f32"}),
+        ("ops/softmax_group.cl.j2", {"group": 512}),
+        ("ops/reduce_group.cl.j2", {"group": 0}),
+        ("ops/conv_depthwise_point.cl.j2", {"KH": 0}),
+        ("ops/pool_point.cl.j2", {"op": "min"}),
+        ("ops/matvec_group.cl.j2", {"pixels": 9}),
+        ("ops/matvec_group.cl.j2", {"lanes": 96}),
+        ("ops/matvec_group.cl.j2", {"rows": 0}),
+        ("ops/matvec_group.cl.j2", {"image": True}),
+        ("ops/matmul_tiled.cl.j2", {"vector": "yes"}),
+        ("ops/matmul_mma.cl.j2", {"weight": "f32"}),
+        ("ops/matmul_mma.cl.j2", {"nt": 9}),
+        ("ops/matmul_mma.cl.j2", {"vector": "yes"}),
+        ("ops/matmul_mma.cl.j2", {"wm": 1, "wn": 3}),
+        ("ops/matmul_mma_split.cl.j2", {"weight": "f32"}),
+        ("ops/matmul_mma_split.cl.j2", {"slices": 32}),
+        ("ops/matmul_mma_split.cl.j2", {"vector": "yes"}),
     ],
 )
 def test_parameters_out_of_range_are_refused(template: str, wrong: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler import unfolded, winograd
 from npu_compiler.ctext import Step
 from npu_compiler.depthwise import depthwise
+from npu_compiler.group_products import Window, emit_depthwise, emit_product
 from npu_compiler.lowering import Builder, as_int, as_ints
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.fused import run_body
@@ -81,7 +82,10 @@ def _reference_conv(
     dilation: Any,
     groups: int,
     epilogue: Attr = (),
+    half: str = "",
 ) -> Any:
+    """``half`` ("float16" or "bfloat16"): in the model the operands are numbers of this dtype, and may be
+    rounded to it again."""
     top, bottom, left, right = padding
     padded = torch.nn.functional.pad(x, (left, right, top, bottom))
     y = torch.nn.functional.conv2d(padded, w, bias, stride, 0, dilation, groups)
@@ -123,13 +127,15 @@ def _emit_conv(e: Emitter, node: Node) -> None:
     x, y = e.view(node.inputs[0]), e.output(node)
     kernel = (int(str(kernel_height)), int(str(kernel_width)))
     groups = as_int(node.attrs["groups"])
-    if (
-        groups > 1
-        and per_group == 1
-        and x.shape[1] == y.shape[1]
-        and max(kernel) <= 9
-        and x.dtype == "float32"
-    ):
+    depthwise_fits = groups > 1 and per_group == 1 and x.shape[1] == y.shape[1] and x.dtype == "float32"
+    if e.target.group > 1:
+        stride, dilation = as_ints(node.attrs["stride"], 2), as_ints(node.attrs["dilation"], 2)
+        window = Window(kernel, (stride[0], stride[1]), pads_of(node.attrs), (dilation[0], dilation[1]))
+        if depthwise_fits:
+            emit_depthwise(e, node, x, y, window)
+        else:
+            emit_product(e, node, x, y, window, groups, "conv2d")
+    elif depthwise_fits and max(kernel) <= 9:
         if not is_vector_view(e, x):
             blocked = e.scratch(f"{node.name}:nhwc8", TensorSpec(x.shape, x.dtype, "nhwc8"))
             e.copy(x, blocked, node)
@@ -216,7 +222,7 @@ def _infer_linear(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 
 def _reference_linear(
-    torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, epilogue: Attr = ()
+    torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, epilogue: Attr = (), half: str = ""
 ) -> Any:
     return apply_epilogue(torch, torch.nn.functional.linear(x, w, bias), residual, epilogue)
 
@@ -241,7 +247,10 @@ def packed_linear(e: Emitter, node: Node, x: View) -> None:
     flat = replace(matrix, shape=(rows, inner, 1, 1), strides=(*matrix.strides, 0, 0))
     y = e.output(node)
     target = View(y.buffer, y.dtype, (rows, out, 1, 1), (out, 1, out, out), y.offset)
-    igemm(e, node, flat, target, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, "linear")
+    if e.target.group > 1:
+        emit_product(e, node, flat, target, Window(), 1, "linear")
+    else:
+        igemm(e, node, flat, target, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, "linear")
 
 
 def row_of(view: View) -> View:

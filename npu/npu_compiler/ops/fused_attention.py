@@ -85,6 +85,7 @@ def _emit(e: Emitter, node: Node) -> None:
     everything = [q, k, v, out, *given]
     kind = index_type(e, everything)
     rows = ROWS if e.bounds(queries)[1] >= ROWS else e.bounds(queries)[1]
+    group = e.target.group
     symbols, symbol_args = e.symbol_args(
         [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
     )
@@ -97,7 +98,7 @@ def _emit(e: Emitter, node: Node) -> None:
         "index_type": kind,
         "symbols": symbols,
         "rows": rows,
-        "block": BLOCK,
+        **({"group": group} if group > 1 else {"block": BLOCK}),
         "lanes": lanes,
         "width": width,
         "value_width": value_width,
@@ -121,8 +122,8 @@ def _emit(e: Emitter, node: Node) -> None:
     }
     e.call(
         "attention",
-        "online",
-        "ops/attention.cl.j2",
+        "online" if group == 1 else "group",
+        "ops/attention.cl.j2" if group == 1 else "ops/attention_group.cl.j2",
         params,
         node=node,
         shown={"d": width},
@@ -131,8 +132,8 @@ def _emit(e: Emitter, node: Node) -> None:
             BufferUse(out.buffer, "w"),
             *symbol_args,
         ],
-        global_size=(ceil_div(queries, rows), heads, batch),
-        local_size=(1, 1, 1),
+        global_size=(ceil_div(queries, rows) * group, heads, batch),
+        local_size=(group, 1, 1),
         cost=_cost(node, q.shape, k, v),
     )
 

@@ -8,6 +8,7 @@ from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import SHORT, literal
 from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Case, Cost, OpDef, like_first, register
+from npu_compiler.ops.reduce import GROUP_LENGTH
 from npu_compiler.pointwise import check_dtypes
 from npu_compiler.products import LANES
 from npu_compiler.select import BufferUse
@@ -56,12 +57,12 @@ def _emit(e: Emitter, node: Node) -> None:
     grain = max(1, e.target.grain // max(e.bounds(length)[1], 1))
     rounded = str(node.attrs.get("rounded", ""))
     vectors_fit = all(e.divides(LANES, dim) for dim in (length, *starts))
+    group = e.target.group > 1 and e.bounds(length)[1] >= GROUP_LENGTH
+    lanes = LANES if vectors_fit and rounded != "float16" else 1
     params = {
         "symbols": symbols,
-        "rows": size_text(rows),
         "length": size_text(length),
-        "grain": grain,
-        "lanes": LANES if vectors_fit and rounded != "float16" else 1,
+        **({"group": e.target.group} if group else {"rows": size_text(rows), "grain": grain, "lanes": lanes}),
         "rounded": SHORT[rounded] if rounded else None,
         "x_base": size_text(x.offset),
         "centred": bool(node.attrs["centred"]),
@@ -71,8 +72,8 @@ def _emit(e: Emitter, node: Node) -> None:
     }
     e.call(
         "layer_norm" if node.attrs["centred"] else "rms_norm",
-        "rows",
-        "ops/norm.cl.j2",
+        "group" if group else "rows",
+        "ops/norm_group.cl.j2" if group else "ops/norm.cl.j2",
         params,
         node=node,
         args=[
@@ -80,8 +81,8 @@ def _emit(e: Emitter, node: Node) -> None:
             BufferUse(y.buffer, "w"),
             *symbol_args,
         ],
-        global_size=(ceil_div(rows, grain),),
-        local_size=(1,),
+        global_size=(rows * e.target.group,) if group else (ceil_div(rows, grain),),
+        local_size=(e.target.group,) if group else (1,) if e.target.group == 1 else None,
         cost=Cost(8 * x.spec.numel, x.spec.nbytes, y.spec.nbytes),
     )
 

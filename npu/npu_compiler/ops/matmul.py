@@ -168,7 +168,7 @@ def _infer_gather(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 def _emit_gather(e: Emitter, node: Node) -> None:
     name = str(node.inputs[0])
-    packed = packed_rows(e, name) if e.is_constant(name) else None
+    packed = packed_rows(e, name) if e.is_constant(name) and e.target.group == 1 else None
     table, index, out = e.view(name) if packed is None else packed[0], e.view(node.inputs[1]), e.output(node)
     check_dtypes(e, [table.dtype, index.dtype], stored=True)
     rows, width = e.spec(name).shape

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from npu_compiler.ctext import size_text
+from npu_compiler.dtypes import SHORT
 from npu_compiler.errors import Unsupported
+from npu_compiler.group_products import places_of, strides_of
 from npu_compiler.lowering import Builder, as_int, as_ints
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.pool_windows import NO_WINDOW
@@ -13,6 +16,7 @@ from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.products import is_vector_view, pads_of
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.shapes import window_out
+from npu_compiler.views import View
 from torch_ir.expr import Dim, ceil_div
 from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
@@ -42,6 +46,9 @@ def _emit(e: Emitter, node: Node) -> None:
     x = e.view(node.inputs[0])
     if x.dtype != "float32":
         raise Unsupported(f"pooling of dtype {x.dtype}", "convert the model to float32")
+    if e.target.group > 1:
+        _emit_point(e, node, x)
+        return
     if not is_vector_view(e, x):
         blocked = e.scratch(f"{node.name}:nhwc8", TensorSpec(x.shape, x.dtype, "nhwc8"))
         e.copy(x, blocked, node)
@@ -93,6 +100,39 @@ def _emit(e: Emitter, node: Node) -> None:
             node.out.numel * ITEM_SIZE[x.dtype],
         ),
     )
+
+
+def _emit_point(e: Emitter, node: Node, x: View) -> None:
+    """One work-item for each result."""
+    y = e.output(node)
+    kernel, stride, pads = as_ints(node.attrs["kernel"]), as_ints(node.attrs["stride"]), pads_of(node.attrs)
+    dilation = as_ints(node.attrs.get("dilation", (1, 1)))
+    sizes: dict[str, Dim] = {
+        **dict(zip(("C", "H", "W", "OH", "OW"), (*x.shape[1:], *y.shape[2:]), strict=True)),
+        "KH": kernel[0], "KW": kernel[1], "SH": stride[0], "SW": stride[1],
+        "PH": pads[0][0], "PW": pads[1][0], "DH": dilation[0], "DW": dilation[1],
+        **strides_of("x", x),
+        **places_of("y", y),
+    }
+    symbols, symbol_args = e.symbol_args([*sizes.values()])
+    average = node.op == "avg_pool"
+    params = {
+        "symbols": symbols,
+        "s": {name: size_text(dim) for name, dim in sizes.items()},
+        "op": "avg" if average else "max",
+        "include_pad": bool(node.attrs.get("count_include_pad", True)),
+        "divisor": as_int(node.attrs.get("divisor", 0)),
+        "x_type": SHORT[x.dtype],
+        "y_type": SHORT[y.dtype],
+    }
+    e.call(
+        node.op, "point", "ops/pool_point.cl.j2", params,
+        node=node,
+        args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
+        global_size=(ceil_div(x.shape[1], 32) * 32, y.shape[2] * y.shape[3], x.shape[0]),
+        local_size=(32, 1, 1),
+        cost=Cost(node.out.numel * kernel[0] * kernel[1], x.spec.nbytes, y.spec.nbytes),
+    )  # fmt: skip
 
 
 def _reference_max(

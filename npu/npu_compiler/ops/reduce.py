@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
 LANES = 8
+#: Elements of a row from which on the work-items of a work-group share it.
+GROUP_LENGTH = 64
 _LOWEST = {
     "float32": "(-INFINITY)",
     "float64": "(-INFINITY)",
@@ -131,7 +133,8 @@ def _emit_reduce(name: str) -> Any:
         nan = " || {x} != {x}" if rule.nan and is_float(x.dtype) else ""
         names = [f"k{i}" for i in range(len(kept))]
         items = product(size for size, _, _ in kept)
-        work = max(e.bounds(product(size for size, _ in plan.reduced))[1], 1) * (LANES if lane else 1)
+        lanes = LANES if e.target.group == 1 else 1
+        work = max(e.bounds(product(size for size, _ in plan.reduced))[1], 1) * (lanes if lane else 1)
         grain = max(1, e.target.grain // work)
         params = {
             "variant": variant,
@@ -140,7 +143,7 @@ def _emit_reduce(name: str) -> Any:
             "acc_type": COMPUTE_TYPE[accumulator],
             "index_type": kind,
             "symbols": symbols,
-            "lanes": LANES,
+            "lanes": lanes,
             "kept": [(n, size_text(row[0])) for n, row in zip(names, kept, strict=True)],
             "items": size_text(items),
             "grain": grain,
@@ -155,7 +158,19 @@ def _emit_reduce(name: str) -> Any:
             "store": rule.store,
             "count": f"({COMPUTE_TYPE[accumulator]})({size_text(product(size for size, _ in plan.reduced))})",
         }
-        chunks = ceil_div(lane[0], LANES) if lane else 1
+        if variant == "split" and e.target.group > 1 and e.bounds(plan.reduced[-1][0])[1] >= GROUP_LENGTH:
+            kinds = ("x_type", "y_type", "acc_type", "index_type", "symbols", "kept", "x_base", "y_base")
+            rest = ("reduced", "start", "combine", "store", "count")
+            group_params = {"group": e.target.group, **{name: params[name] for name in (*kinds, *rest)}}
+            e.call(
+                f"reduce_{name}", "group", "ops/reduce_group.cl.j2", group_params,
+                node=node, dtype=SHORT[x.dtype],
+                args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
+                global_size=(items * e.target.group,), local_size=(e.target.group,),
+                cost=_cost(node, x, y),
+            )  # fmt: skip
+            return
+        chunks = ceil_div(lane[0], lanes) if lane else 1
         e.call(
             f"reduce_{name}",
             variant,
@@ -165,10 +180,14 @@ def _emit_reduce(name: str) -> Any:
             dtype=SHORT[x.dtype],
             args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
             global_size=(chunks, ceil_div(items, grain)),
-            cost=Cost(x.spec.numel, x.spec.numel * ITEM_SIZE[x.dtype], node.out.numel * ITEM_SIZE[y.dtype]),
+            cost=_cost(node, x, y),
         )
 
     return emit
+
+
+def _cost(node: Node, x: View, y: View) -> Cost:
+    return Cost(x.spec.numel, x.spec.numel * ITEM_SIZE[x.dtype], node.out.numel * ITEM_SIZE[y.dtype])
 
 
 def _infer(name: str) -> Any:

@@ -10,7 +10,7 @@ from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_int, wrap_dim
 from npu_compiler.ops import Case, Cost, OpDef, like_first, lowers, register
 from npu_compiler.ops.elementwise import cast
-from npu_compiler.ops.reduce import plan_loops
+from npu_compiler.ops.reduce import GROUP_LENGTH, plan_loops
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
@@ -50,6 +50,16 @@ def _emit(e: Emitter, node: Node) -> None:
         "log": node.op == "log_softmax",
         "safe": node.op == "safe_softmax",
     }
+    if e.target.group > 1 and step == 1 and e.bounds(length)[1] >= GROUP_LENGTH:
+        shared = {name: value for name, value in params.items() if name not in ("items", "grain")}
+        e.call(
+            node.op, "group", "ops/softmax_group.cl.j2", {**shared, "group": e.target.group},
+            node=node, dtype=SHORT[x.dtype],
+            args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
+            global_size=(items * e.target.group,), local_size=(e.target.group,),
+            cost=Cost(5 * x.spec.numel, 3 * x.spec.nbytes, y.spec.nbytes),
+        )  # fmt: skip
+        return
     e.call(
         node.op,
         "rows",

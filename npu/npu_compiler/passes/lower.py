@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from npu_compiler.dtypes import HALF, SHORT, attr_dtype
+from npu_compiler.dtypes import HALF, SHORT, attr_dtype, is_float
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusal
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
@@ -111,7 +111,8 @@ def _lowered(
 ) -> tuple[Builder, list[str]]:
     """What the node's lowering builds, and the values that stand for its outputs.
 
-    Arithmetic on floating point of 16 bits happens in float32, also within what one operation becomes.
+    Arithmetic on floating point of 16 bits happens in float32, also within what one operation becomes;
+    products keep its dtype as their attribute ``half``, since tensor cores take operands of 16 bits.
     ``wide`` knows the float32 value of every result that was narrowed for no other reason; what computes on
     goes on from it, so that nothing is rounded that is not stored.
     """
@@ -136,6 +137,12 @@ def _lowered(
     attrs = {name: "torch.float32" if attr_dtype(v) in HALF else v for name, v in node.attrs.items()}
     outs = tuple(replace(out, dtype="float32") if out.dtype in HALF else out for out in node.outs)
     results = _listed(lowering(builder, replace(node, inputs=inputs, outs=outs, attrs=attrs)))
+    dtypes = {specs[v].dtype for v in node.inputs if v is not None and is_float(specs[v].dtype)}
+    if narrow and len(dtypes) == 1:
+        builder.nodes = [
+            replace(made, attrs={**made.attrs, "half": min(dtypes)}) if op_def(made.op).epilogue else made
+            for made in builder.nodes
+        ]
     for index, (output, spec) in enumerate(zip(node.outputs, node.outs, strict=True)):
         if spec.dtype in HALF:
             wide[output] = results[index]

@@ -1,0 +1,205 @@
+"""Kernel calls of convolutions and linear layers on GPUs, where the work-items of a work-group share tiles of
+them: through local memory, on tensor cores, or, for few rows, with each weight read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from npu_compiler.ctext import size_text, step_text, unpack_body
+from npu_compiler.dtypes import SHORT
+from npu_compiler.errors import Unsupported
+from npu_compiler.group_tuning import GroupTile, group_tile
+from npu_compiler.ops import Attrs, Cost
+from npu_compiler.pointwise import index_type
+from npu_compiler.products import conv_cost, residual_view, round_up
+from npu_compiler.select import BufferUse, ScalarUse
+from npu_compiler.views import View
+from npu_runtime.program import WeightExpr
+from torch_ir.expr import Dim, ceil_div, product
+from torch_ir.ir import Attr, Node
+
+if TYPE_CHECKING:
+    from npu_compiler.emit import Emitter
+
+#: Products that a step of the kernels takes; rows of weights are padded to it.
+STEP = 32
+#: Products that are read at once.
+VECTOR = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution walks its input; a linear layer is one of single pixels."""
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def bounds(self) -> bool:
+        """Whether taps may lie outside the image."""
+        return any(low or high for low, high in self.padding)
+
+
+def epilogue_lines(epilogue: Attr) -> list[str]:
+    """The steps as C statements that transform the float ``v`` and may read the float ``r``."""
+    lines = []
+    for step in unpack_body(epilogue or ()):
+        names = ["r" if operand == "i1" else "v" for operand in step.operands]
+        dtypes = [step.dtype if isinstance(operand, str) else "" for operand in step.operands]
+        lines.append(f"v = {step_text(step, dtypes, names)};")
+    return lines
+
+
+def weight_dtype(e: Emitter, value: str, attrs: Attrs) -> str:
+    """What a product's weight is in memory: the 16 bits that the model computes in, where tensor cores take
+    them, else as it is stored."""
+    half = str(attrs.get("half", ""))
+    return half if half and "ptx" in e.target.features else e.constant(value)[1]
+
+
+def row_weight(e: Emitter, node: Node, rows: int, window: Window) -> tuple[View, int]:
+    """The weight [rows, inner, *kernel] as a matrix [rows, products padded to STEP], and that width. A matrix
+    that needs no padding stays as it is, so that others can read it too."""
+    value = str(node.inputs[1])
+    inner = int(str(e.spec(value).shape[1]))
+    taps = window.kernel[0] * window.kernel[1]
+    width = round_up(inner * taps, STEP)
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        if len(e.spec(value).shape) == 4:
+            expr = ["reshape", ["permute", expr, [0, 2, 3, 1]], [rows, inner * taps]]
+        return expr if width == inner * taps else ["pad", expr, [[0, 0], [0, width - inner * taps]]]
+
+    return e.weight(value, (rows, width), pack, dtype=weight_dtype(e, value, node.attrs)), width
+
+
+def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, groups: int, op: str) -> None:
+    """Emits the product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides."""
+    check_product(e, x, y, op)
+    out, inner = int(str(y.shape[1])) // groups, int(str(x.shape[1])) // groups
+    products = inner * window.kernel[0] * window.kernel[1]
+    w, width = row_weight(e, node, out * groups, window)
+    residual = residual_view(e, node, y, vectors=False)
+    image = any(size != 1 for size in (*window.kernel, *x.shape[2:], *y.shape[2:]))
+    pixels = product((y.shape[0], *y.shape[2:]))
+    strides = (x.strides[0], *x.strides[2:]) if image else x.strides[:1]
+    unit = x.strides[1] == 1 and inner % VECTOR == 0
+    vector = unit and all(e.divides(VECTOR, dim) for dim in (*strides, x.offset))
+    half = "ptx" in e.target.features and bool(node.attrs.get("half"))
+    most = e.bounds(pixels)[1]
+    tile = group_tile(
+        pixels=most, out=out, products=products, groups=groups, rows=vector and not image, half=half
+    )
+    e.decisions.append(f"{op} pixels={pixels} out={out} products={products} groups={groups}: {tile} by rule")
+    symbol_args, common = _common(e, node, x, y, w, residual, window, groups, width)
+    params = {
+        **common,
+        "image": image,
+        **dict(tile.params),
+        **({} if tile.variant == "rows" else {"bounds": window.bounds, "vector": vector}),
+    }
+    counts = (ceil_div(out, tile.channels), ceil_div(pixels, tile.pixels))
+    first, second = counts if tile.channels_first else counts[::-1]
+    _call(
+        e, node, tile, params, [x, w], y, residual, symbol_args,
+        (first * tile.group, *(() if tile.variant == "rows" else (second, groups))),
+        op, conv_cost(node, x.spec, out * groups * width, products, w.dtype),
+    )  # fmt: skip
+
+
+def emit_depthwise(e: Emitter, node: Node, x: View, y: View, window: Window) -> None:
+    """Emits a convolution with one input channel per output channel."""
+    check_product(e, x, y, "conv2d")
+    channels, taps = int(str(y.shape[1])), window.kernel[0] * window.kernel[1]
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        return ["permute", ["reshape", expr, [channels, taps]], [1, 0]]
+
+    w = e.weight(str(node.inputs[1]), (taps, channels), pack, stored=True)
+    residual = residual_view(e, node, y, vectors=False)
+    symbol_args, common = _common(e, node, x, y, w, residual, window, 1, channels)
+    params = {
+        **common,
+        "image": True,
+        "bounds": window.bounds,
+        "KH": window.kernel[0],
+    }
+    tile = GroupTile("point", "ops/conv_depthwise_point.cl.j2", 32, 1, 32, {}, "32")
+    pixels = product((y.shape[0], *y.shape[2:]))
+    _call(
+        e, node, tile, params, [x, w], y, residual, symbol_args, (round_up(channels, 32), pixels),
+        "conv2d", conv_cost(node, x.spec, channels * taps, taps, w.dtype),
+    )  # fmt: skip
+
+
+def check_product(e: Emitter, x: View, y: View, op: str) -> None:
+    """Refuses what the kernels do not take."""
+    if x.dtype != "float32":
+        raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
+    if index_type(e, [x, y]) != "int":
+        raise Unsupported(f"{op} over more than 2**31 elements", "lower the bounds of the dynamic dimensions")
+
+
+def _common(
+    e: Emitter, node: Node, x: View, y: View, w: View, residual: View | None, window: Window, groups: int,
+    width: int,
+) -> tuple[list[ScalarUse], dict[str, Any]]:  # fmt: skip
+    """The symbols' arguments, and the parameters that every template of products takes."""
+    inner, out = int(str(x.shape[1])) // groups, int(str(y.shape[1])) // groups
+    sizes: dict[str, Dim] = {
+        "P": product((y.shape[0], *y.shape[2:])),
+        **dict(zip(("H", "W", "OH", "OW"), (*x.shape[2:], *y.shape[2:]), strict=True)),
+        "IC": inner, "OC": out, "K": inner * window.kernel[0] * window.kernel[1], "wk": width,
+        "KW": window.kernel[1], "SH": window.stride[0], "SW": window.stride[1],
+        "PH": window.padding[0][0], "PW": window.padding[1][0],
+        "DH": window.dilation[0], "DW": window.dilation[1],
+        **strides_of("x", x),
+        **places_of("y", y),
+        **({} if residual is None else places_of("r", residual)),
+    }
+    symbols, symbol_args = e.symbol_args([*sizes.values()])
+    return symbol_args, {
+        "symbols": symbols,
+        "s": {name: size_text(dim) for name, dim in sizes.items()},
+        "x_type": SHORT[x.dtype],
+        "weight": SHORT[w.dtype],
+        "y_type": SHORT[y.dtype],
+        "bias": len(node.inputs) > 2 and node.inputs[2] is not None,
+        "residual": None if residual is None else SHORT[residual.dtype],
+        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
+    }
+
+
+def strides_of(prefix: str, view: View) -> dict[str, Dim]:
+    """Where an image's elements lie: its offset and the strides of n, h, w and c."""
+    n, c, h, w = view.strides
+    return {f"{prefix}_{key}": dim for key, dim in zip(("off", "sn", "sh", "sw", "sc"),
+                                                       (view.offset, n, h, w, c), strict=True)}  # fmt: skip
+
+
+def places_of(prefix: str, view: View) -> dict[str, Dim]:
+    """The same for an image whose pixels lie one after the other: offset, n, pixel and c."""
+    n, c, _, w = view.strides
+    return {f"{prefix}_off": view.offset, f"{prefix}_sn": n, f"{prefix}_sp": w, f"{prefix}_sc": c}
+
+
+def _call(
+    e: Emitter, node: Node, tile: GroupTile, params: dict[str, Any], reads: Sequence[View], y: View,
+    residual: View | None, symbol_args: list[ScalarUse], global_size: tuple[Dim, ...], op: str, cost: Cost,
+) -> None:  # fmt: skip
+    buffers = [BufferUse(view.buffer, "r") for view in reads]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        buffers.append(BufferUse(e.weight(bias, (int(str(y.shape[1])),)).buffer, "r"))
+    if residual is not None:
+        buffers.append(BufferUse(residual.buffer, "r"))
+    e.call(
+        op, tile.variant, tile.template, params,
+        node=node, shown={"t": tile.shown}, dtype=SHORT[reads[0].dtype],
+        args=[*buffers, BufferUse(y.buffer, "w"), *symbol_args],
+        global_size=global_size, local_size=(tile.group, *(1 for _ in global_size[1:])), cost=cost,
+    )  # fmt: skip
