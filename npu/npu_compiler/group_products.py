@@ -82,7 +82,8 @@ def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, group
     check_product(e, x, y, op)
     out, inner = int(str(y.shape[1])) // groups, int(str(x.shape[1])) // groups
     products = inner * window.kernel[0] * window.kernel[1]
-    w, width = row_weight(e, node, out * groups, window)
+    rows = out if node.attrs.get("gate") is None else 2 * out
+    w, width = row_weight(e, node, rows * groups, window)
     residual = residual_view(e, node, y, vectors=False)
     image = any(size != 1 for size in (*window.kernel, *x.shape[2:], *y.shape[2:]))
     pixels = product((y.shape[0], *y.shape[2:]))
@@ -92,9 +93,9 @@ def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, group
     half = "ptx" in e.target.features and bool(node.attrs.get("half"))
     most = e.bounds(pixels)[1]
     tile = group_tile(
-        pixels=most, out=out, products=products, groups=groups, rows=vector and not image, half=half
+        pixels=most, out=rows, products=products, groups=groups, rows=vector and not image, half=half
     )
-    e.decisions.append(f"{op} pixels={pixels} out={out} products={products} groups={groups}: {tile} by rule")
+    e.decisions.append(f"{op} pixels={pixels} out={rows} products={products} groups={groups}: {tile} by rule")
     symbol_args, common = _common(e, node, x, y, w, residual, window, groups, width)
     params = {
         **common,
@@ -102,12 +103,12 @@ def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, group
         **dict(tile.params),
         **({} if tile.variant == "rows" else {"bounds": window.bounds, "vector": vector}),
     }
-    counts = (ceil_div(out, tile.channels), ceil_div(pixels, tile.pixels))
+    counts = (ceil_div(out if tile.variant == "rows" else rows, tile.channels), ceil_div(pixels, tile.pixels))
     first, second = counts if tile.channels_first else counts[::-1]
     _call(
         e, node, tile, params, [x, w], y, residual, symbol_args,
         (first * tile.group, *(() if tile.variant == "rows" else (second, groups))),
-        op, conv_cost(node, x.spec, out * groups * width, products, w.dtype),
+        op, conv_cost(node, x.spec, rows * groups * width, products * rows // out, w.dtype),
     )  # fmt: skip
 
 
@@ -150,9 +151,11 @@ def _common(
 ) -> tuple[list[ScalarUse], dict[str, Any]]:  # fmt: skip
     """The symbols' arguments, and the parameters that every template of products takes."""
     inner, out = int(str(x.shape[1])) // groups, int(str(y.shape[1])) // groups
+    gate = node.attrs.get("gate")
     sizes: dict[str, Dim] = {
         "P": product((y.shape[0], *y.shape[2:])),
         **dict(zip(("H", "W", "OH", "OW"), (*x.shape[2:], *y.shape[2:]), strict=True)),
+        "R": out if gate is None else 2 * out,
         "IC": inner, "OC": out, "K": inner * window.kernel[0] * window.kernel[1], "wk": width,
         "KW": window.kernel[1], "SH": window.stride[0], "SW": window.stride[1],
         "PH": window.padding[0][0], "PW": window.padding[1][0],
@@ -170,6 +173,7 @@ def _common(
         "y_type": SHORT[y.dtype],
         "bias": len(node.inputs) > 2 and node.inputs[2] is not None,
         "residual": None if residual is None else SHORT[residual.dtype],
+        "gate": None if gate is None else epilogue_lines(gate),
         "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
     }
 
@@ -194,7 +198,7 @@ def _call(
     buffers = [BufferUse(view.buffer, "r") for view in reads]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
-        buffers.append(BufferUse(e.weight(bias, (int(str(y.shape[1])),)).buffer, "r"))
+        buffers.append(BufferUse(e.weight(bias, (int(str(e.spec(bias).numel)),)).buffer, "r"))
     if residual is not None:
         buffers.append(BufferUse(residual.buffer, "r"))
     e.call(

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import graphs
 import jinja2
 import jinja2.meta
 import pytest
@@ -155,10 +154,12 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/matmul_mma.cl.j2", {"weight": "f32"}),
         ("ops/matmul_mma.cl.j2", {"nt": 9}),
         ("ops/matmul_mma.cl.j2", {"vector": "yes"}),
+        ("ops/matmul_mma.cl.j2", {"gate": [], "nt": 1}),
         ("ops/matmul_mma.cl.j2", {"wm": 1, "wn": 3}),
         ("ops/matmul_mma_split.cl.j2", {"weight": "f32"}),
         ("ops/matmul_mma_split.cl.j2", {"slices": 32}),
         ("ops/matmul_mma_split.cl.j2", {"vector": "yes"}),
+        ("ops/matmul_mma_split.cl.j2", {"gate": [], "nt": 1}),
     ],
 )
 def test_parameters_out_of_range_are_refused(template: str, wrong: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 
 def _reference(
-    torch: Any, x: Any, w: Any, bias: Any = None, *, gate: Attr = (), epilogue: Attr = ()
+    torch: Any, x: Any, w: Any, bias: Any = None, *, gate: Attr = (), epilogue: Attr = (), half: str = ""
 ) -> Any:
     """Rows of ``w`` (and numbers of ``bias``): 8 of the gate, 8 of the other half, and so on. ``gate`` are
     steps on the gate, ``epilogue`` steps on the other half (i0) that may read the gate (i1)."""

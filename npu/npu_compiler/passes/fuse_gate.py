@@ -52,6 +52,8 @@ def _pairs(ir: IR) -> list[tuple[Node, Node]]:
 def _refusal(ir: IR, reads: WeightReads, node: Node, gate: Node) -> str | None:
     if not reads.constant((*node.inputs[1:3], *gate.inputs[1:3])):
         return "their weights are computed during the run"
+    if node.attrs.get("half") != gate.attrs.get("half"):
+        return "they are of different dtypes in the model"
     if node.out != gate.out or node.out.dtype != "float32":
         return "they differ in shape, or are not of float32"
     if not isinstance(node.out.shape[-1], int) or node.out.shape[-1] % LANES:
@@ -81,7 +83,7 @@ def _gated(node: Node, gate: Node, b: Builder) -> list[Node]:
         split = (columns // LANES, LANES, *rest)
         together = b.emit("concat", *(b.emit("reshape", v, shape=split) for v in (first, second)), dim=1)
         joined.append(b.emit("reshape", together, shape=(2 * columns, *rest)))
-    attrs = {"gate": gate.attrs.get("epilogue", ()), "epilogue": node.attrs["epilogue"]}
+    attrs = {"gate": gate.attrs.get("epilogue", ()), **node.attrs}
     origin = tuple(dict.fromkeys((*gate.origin, *node.origin)))
     inputs = (node.inputs[0], *joined)
     return [*b.nodes, replace(node, op="gated", inputs=inputs, attrs=attrs, origin=origin)]

@@ -61,6 +61,8 @@ def _refusal(ir: IR, reads: WeightReads, members: Sequence[Node]) -> str | None:
         return "only some of them have a bias"
     if any(not isinstance(node.out.shape[-1], int) or node.out.shape[-1] % LANES for node in members):
         return f"their columns are no multiples of {LANES}"
+    if len({node.attrs.get("half") for node in members}) > 1:
+        return "they are of different dtypes in the model"
     if any(node.outputs[0] in ir.results() for node in members):
         return "one of them is a result of the program"
     shared = reads.shared(weights)
@@ -73,7 +75,7 @@ def _joined(members: Sequence[Node], b: Builder) -> list[Node]:
     weight = b.emit("concat", *(node.inputs[1] for node in members), dim=0)
     biases = [node.inputs[2] for node in members if len(node.inputs) > 2 and node.inputs[2] is not None]
     bias = b.emit("concat", *biases, dim=0) if biases else None
-    product = b.emit("linear", first.inputs[0], weight, bias)
+    product = b.emit("linear", first.inputs[0], weight, bias, **first.attrs)
     origin = tuple(dict.fromkeys(name for node in members for name in node.origin))
     made = [*b.nodes[:-1], replace(b.nodes[-1], origin=origin)]
     start, dim = 0, first.out.rank - 1
