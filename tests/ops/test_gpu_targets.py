@@ -31,7 +31,10 @@ TARGETS = {name: load_target(name) for name in ("gpu", "nvidia")}
 RUNNING = [name for name in TARGETS if name == "gpu" or any(info.vendor == name for info in list_devices())]
 HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 #: Ops that have kernels of their own for work-groups; the long tier has the others too.
-GROUPED = ("attention", "conv", "linear", "gated", "norm", "softmax", "reduce", "max_pool", "avg_pool", "gather_rows")
+GROUPED = (
+    *("attention", "conv", "linear", "gated", "norm", "softmax", "reduce", "max_pool", "avg_pool"),
+    *("gather_rows", "rotary", "cache_rows", "seen_end"),
+)
 
 
 @dataclass(frozen=True)

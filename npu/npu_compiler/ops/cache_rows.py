@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import HALF, SHORT, STORAGE_TYPE
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
-from npu_compiler.ops.rotary import check_rotation, rotated, tables
+from npu_compiler.ops.rotary import GROUP, check_rotation, rotated, tables
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
 from npu_compiler.shapes import require
@@ -66,8 +66,10 @@ def _emit(e: Emitter, node: Node) -> None:
             "column": size_text(view.strides[3]),
         }
 
+    group = min(e.target.group, GROUP)
     params = {
         "index_type": kind,
+        "group": group,
         "symbols": symbols,
         "operands": {name: operand(view) for name, view in everything.items()},
         "rotary": turned,
@@ -92,8 +94,8 @@ def _emit(e: Emitter, node: Node) -> None:
             *(BufferUse(view.buffer, "rw") for view in (keys, values)),
             *symbol_args,
         ],
-        global_size=(k.shape[1], k.shape[0]),
-        local_size=(1, 1),
+        global_size=(k.shape[1] * group, k.shape[0]),
+        local_size=(group, 1),
         cost=Cost(3 * k.spec.numel * turned, k.spec.nbytes + v.spec.nbytes, k.spec.nbytes + v.spec.nbytes),
         indexes=unchecked,
     )

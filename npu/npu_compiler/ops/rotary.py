@@ -17,6 +17,9 @@ from torch_ir.ir import Node, TensorSpec
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
+#: Most work-items that share a row.
+GROUP = 64
+
 
 def rotated(torch: Any, x: Any, cos: Any, sin: Any) -> Any:
     """``x * cos + (-second half of x, first half of x) * sin``, in float32."""
@@ -57,10 +60,11 @@ def _emit(e: Emitter, node: Node) -> None:
     check_dtypes(e, [x.dtype])
     cos, sin = tables(e, node, node.inputs[1:3], x)
     rows = rows_along(e, len(x.shape) - 1, [y, x, cos, sin])
-    names = ("y", "x", "cos", "sin")
+    group, names = min(e.target.group, GROUP), ("y", "x", "cos", "sin")
     params = {
         **rows.params,
         "width": x.shape[-1],
+        "group": group,
         "cos_type": SHORT[cos.dtype],
         "sin_type": SHORT[sin.dtype],
         **{f"{name}_base": base for name, base in zip(names, rows.bases, strict=True)},
@@ -77,8 +81,8 @@ def _emit(e: Emitter, node: Node) -> None:
             BufferUse(y.buffer, "w"),
             *rows.symbol_args,
         ],
-        global_size=(rows.items,),
-        local_size=(1,),
+        global_size=(rows.items * group,),
+        local_size=(group,),
         cost=Cost(3 * x.spec.numel, x.spec.nbytes, y.spec.nbytes),
     )
 

@@ -35,7 +35,8 @@ def _emit(e: Emitter, node: Node) -> None:
     check_dtypes(e, [mask.dtype])
     keys = mask.shape[-1]
     rows = rows_along(e, len(mask.shape) - 1, [out, mask], [keys])
-    params = {
+    group = e.target.group
+    params: dict[str, Any] = {
         **rows.params,
         "type": STORAGE_TYPE[mask.dtype],
         "keys": size_text(keys),
@@ -44,16 +45,19 @@ def _emit(e: Emitter, node: Node) -> None:
         "mask_step": rows.steps[1],
         "out_base": rows.bases[0],
     }
+    if group > 1:
+        del params["items"]
+        params["group"] = group
     e.call(
         "seen_end",
-        "rows",
-        "ops/seen_end.cl.j2",
+        "rows" if group == 1 else "group",
+        "ops/seen_end.cl.j2" if group == 1 else "ops/seen_end_group.cl.j2",
         params,
         node=node,
         dtype=SHORT[mask.dtype],
         args=[BufferUse(mask.buffer, "r"), BufferUse(out.buffer, "w"), *rows.symbol_args],
-        global_size=(rows.items,),
-        local_size=(1,),
+        global_size=(rows.items * group,),
+        local_size=(group,),
         cost=Cost(0, mask.spec.nbytes, out.spec.nbytes),
     )
 
