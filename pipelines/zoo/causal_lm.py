@@ -5,6 +5,8 @@ The model keeps its own state_dict keys. Two methods are its programs:
     prefill(input_ids, attention_mask, position_ids)                 a prompt, from position 0
     decode(input_ids, cache_position, position_ids, attention_mask)  one more token
 
+``prefill_best`` and ``decode_best`` are the same with a second output: the best token, chosen on the device.
+
 A model is built on the meta device, without memory for its weights.
 """
 
@@ -75,6 +77,24 @@ def decode(
     return _logits(
         self, input_ids, Sequence(seen, distance), position_ids, StaticCache(self, cache_position)
     )
+
+
+def prefill_best(
+    self: Any, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``prefill``'s logits, and the best token [B, 1] (int64) of the last position."""
+    return _with_best(prefill(self, input_ids, attention_mask, position_ids))
+
+
+def decode_best(
+    self: Any, input_ids: Tensor, cache_position: Tensor, position_ids: Tensor, attention_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``decode``'s logits, and the best token [B, 1] (int64)."""
+    return _with_best(decode(self, input_ids, cache_position, position_ids, attention_mask))
+
+
+def _with_best(logits: Tensor) -> tuple[Tensor, Tensor]:
+    return logits, logits[:, -1].argmax(-1, keepdim=True)
 
 
 def _logits(
@@ -175,7 +195,7 @@ def _cached(
     model.all_logits, model.architecture = all_logits, model_class
     parameters = inspect.signature(model_class.forward).parameters
     model.cache_argument = "cache" if "cache" in parameters else "past_key_values"
-    methods = {"prefill": prefill, "decode": decode}
+    methods = {"prefill": prefill, "decode": decode, "prefill_best": prefill_best, "decode_best": decode_best}
     name = f"Cached{model_class.__name__}"
     model.__class__ = types.new_class(name, (model_class,), {}, lambda body: body.update(methods))
     return model

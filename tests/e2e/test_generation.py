@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tiny_decoders import Decoder, tiny_decoder
 
+from npu_runtime.buffer import NPUBuffer
 from npu_runtime.errors import InputError
 from npu_runtime.generate import Piece, Sampling, generate
 from npu_runtime.weight_loader import load_weights
@@ -59,6 +60,23 @@ def test_greedy_tokens_are_those_of_transformers(length: int, decoder: Decoder) 
     assert len(set(wanted)) > 3
     assert tokens(decoder, ids, max_tokens=24) == wanted
     assert tokens(decoder, np.array([ids], np.int32), max_tokens=24) == wanted
+
+
+def test_the_device_chooses_the_best_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    choosing = tiny_decoder("LlamaForCausalLM", VOCABULARY, cache=CACHE, longest=LONGEST,
+                            outputs=("logits", "token"))
+    assert [spec.name for spec in choosing.programs["decode"].output_specs] == ["logits", "token"]
+    ids = prompt(7)
+    wanted = choosing.greedy(ids, 20)
+    read = []
+    to_numpy = NPUBuffer.to_numpy
+    monkeypatch.setattr(
+        NPUBuffer, "to_numpy", lambda buffer, *_: read.append(buffer.shape) or to_numpy(buffer))
+    assert tokens(choosing, ids, max_tokens=20) == wanted
+    assert set(read) == {(1, 1)}
+    warm = Sampling(temperature=0.9, seed=5)
+    assert tokens(choosing, ids, max_tokens=9, sampling=warm) == tokens(
+        built("LlamaForCausalLM"), ids, max_tokens=9, sampling=warm)
 
 
 def test_repetition_penalty_is_that_of_transformers(decoder: Decoder) -> None:

@@ -33,17 +33,18 @@ def decoder_programs(
     cache: int, longest: int, outputs: tuple[str, ...] = ("logits",), batch: int = 1
 ) -> dict[str, Program]:
     """What a decoder's YAML says of its two programs."""
+    suffix = "_best" if "token" in outputs else ""
     prompt = Input(shape=(batch, "length"), dtype="int64")
     one = Input(shape=(batch, 1), dtype="int64")
     return {
         "prefill": Program(
-            method="prefill",
+            method=f"prefill{suffix}",
             symbols={"length": Symbol(min=1, max=longest)},
             inputs=dict.fromkeys(("input_ids", "attention_mask", "position_ids"), prompt),
             outputs=outputs,
         ),
         "decode": Program(
-            method="decode",
+            method=f"decode{suffix}",
             inputs={
                 "input_ids": one,
                 "cache_position": Input(shape=(1,), dtype="int64"),
