@@ -311,6 +311,9 @@ class ModelConfig(Section):
     compile: CompileKnobs = CompileKnobs()
     verify: VerifyKnobs = VerifyKnobs()
     bench: BenchKnobs = BenchKnobs()
+    matrix: dict[str, list[Any] | dict[str, Any]] = {}
+    """Variants: dotted key -> values, or names with values. The file then stands for a model per combination,
+    "resnet18+precision-bfloat16+winograd-off", and for none of its own name."""
     default: bool = False
     """Whether ``doit`` and its bare groups (``doit compile``) include this model."""
 

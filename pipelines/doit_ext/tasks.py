@@ -15,7 +15,7 @@ from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
 from pipelines import devices
-from pipelines.config import ConfigError, ModelConfig, load_configs, target_names
+from pipelines.config import ConfigError, ModelConfig, families, load_configs, target_names
 from pipelines.doit_ext.launch import launch_child
 from pipelines.doit_ext.memory import first_need
 from pipelines.doit_ext.reporter import Reporter
@@ -55,6 +55,11 @@ class Build:
             chosen = [task_name(stage, config, config.target) for config in default]
             yield Task(stage.name, None, task_dep=chosen, has_subtask=True,
                        doc=f"{stage.doc}, for the default models")
+        for family, names in families(self.session.root, configs).items():
+            for stage in self.stages:
+                yield Task(f"{stage.name}:{family}", None, subtask_of=stage.name,
+                           doc=f"{stage.doc}, for all variants",
+                           task_dep=[task_name(stage, configs[name], configs[name].target) for name in names])
         for config in configs.values():
             for stage in self.stages:
                 yield self._task(stage, config, config.target)
