@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
 LANES = 8
+#: Sums that run side by side, so that none waits for its own last multiply-add.
+CHAINS = 8
 #: Types that packed weights may have in memory.
 PANEL_TYPES = frozenset({"float16", "bfloat16", "float32"})
 
@@ -213,6 +215,9 @@ def igemm(
     ]
     if residual is not None:
         scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+    unroll = next(step for step in (4, 3, 2, 1) if inner % step == 0)
+    sums = tile.mr * tile.nv
+    parts = next(part for part in (4, 2, 1) if unroll % part == 0 and (part == 1 or part * sums <= CHAINS))
     tiles = ceil_div(pixels, tile.mr)
     chunks = ceil_div(tiles, tile.grain)
     columns = groups * panels
@@ -222,7 +227,8 @@ def igemm(
         "weight": SHORT[stored],
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
-        "unroll": next(step for step in (4, 3, 2, 1) if inner % step == 0),
+        "unroll": unroll,
+        "parts": parts,
         "split": tile.split,
         "prefetch": tile.prefetch,
         "out": "nhwc8" if vectors else "strided",

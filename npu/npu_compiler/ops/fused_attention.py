@@ -10,6 +10,7 @@ from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
 from npu_compiler.ops.rotary import rotated, tables
 from npu_compiler.pointwise import check_dtypes, index_type
+from npu_compiler.products import CHAINS
 from npu_compiler.select import BufferUse
 from npu_compiler.views import View, expand
 from torch_ir.expr import Dim, ceil_div, product
@@ -98,7 +99,7 @@ def _emit(e: Emitter, node: Node) -> None:
         "index_type": kind,
         "symbols": symbols,
         "rows": rows,
-        **({"group": group} if group > 1 else {"block": BLOCK}),
+        **({"group": group} if group > 1 else _chains(rows, value_width // lanes)),
         "lanes": lanes,
         "width": width,
         "value_width": value_width,
@@ -136,6 +137,13 @@ def _emit(e: Emitter, node: Node) -> None:
         local_size=(group, 1, 1),
         cost=_cost(node, q.shape, k, v),
     )
+
+
+def _chains(rows: int, vectors: int) -> dict[str, int]:
+    """How many keys (ahead) and how many of a value's vectors (abreast) a work-item takes at a time."""
+    fitting = [n for n in (4, 2, 1) if rows * n <= CHAINS or n == 1]
+    abreast = next(n for n in fitting if vectors % n == 0)
+    return {"block": BLOCK, "ahead": fitting[0], "abreast": abreast}
 
 
 def _cost(node: Node, q: tuple[Dim, ...], k: View, v: View) -> Cost:
