@@ -2,7 +2,7 @@
 
     validate                       check all configurations (without PyTorch)
     schema                         write configs/schema.json, the schema for editors
-    operators                      write docs/operators.md, the list of what compiles (with PyTorch)
+    operators                      write docs/operators.md, what compiles, and its schemas (with PyTorch)
     compile MODEL[@TARGET] --to PASS   print the graph after a pass of the compiler
     run-stage STAGE MODEL[@TARGET]     run one stage now, whether or not it is up to date
     cache status|prune|fill        look after the cache that NPU_CACHE names
@@ -69,8 +69,9 @@ def _schema(options: argparse.Namespace, root: Path) -> int:
 
 
 def _operators(options: argparse.Namespace, root: Path) -> int:
-    from pipelines.operators import document
-    return _written(root / "docs" / "operators.md", document(), "operators", options.check)
+    from pipelines.operators import document, schema_lines
+    code = _written(root / "npu" / "npu_compiler" / "schemas.txt", schema_lines(), "operators", options.check)
+    return code or _written(root / "docs" / "operators.md", document(), "operators", options.check)
 
 
 def _written(path: Path, text: str, command: str, check: bool) -> int:

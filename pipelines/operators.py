@@ -14,6 +14,8 @@ from npu_compiler import spectra
 from npu_compiler.ops import Lowering, OpDef, load_all
 from npu_compiler.ops.refused import REFUSED
 from npu_compiler.passes.complex_as_pairs import RULES
+from npu_compiler.schemas import line_of
+from torch_ir.calling import overload
 
 HEAD = """# Operations
 
@@ -54,6 +56,25 @@ def document() -> str:
         _records_text(ops),
     ]
     return "\n".join(parts)
+
+
+def schema_lines() -> str:
+    """``npu_compiler/schemas.txt``. Needs PyTorch."""
+    torch: Any = importlib.import_module("torch")
+    names = {op for op in load_all()[1] if op.startswith("aten.")}
+    for base in RULES:
+        packet = getattr(torch.ops.aten, base, None)
+        kinds = packet.overloads() if packet else ()
+        names |= {f"aten.{base}.{kind}" for kind in kinds if "out" not in kind}
+    lines = []
+    for op in sorted(names):
+        try:
+            schema = overload(torch, op)._schema
+        except AttributeError:  # of other versions of PyTorch
+            continue
+        if "Tensor" in str(schema) and "Dimname" not in str(schema) and "Dict" not in str(schema):
+            lines.append(line_of(op, schema))
+    return "\n".join(lines) + "\n"
 
 
 def _pytorch_lists() -> tuple[set[str], set[str]]:

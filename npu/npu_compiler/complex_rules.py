@@ -34,6 +34,8 @@ def _each_part(b: Parts) -> list[Result]:
     real, imaginary = (
         b.apply([None if pair is None else pair[part] for pair in found], b.node.attrs) for part in (0, 1)
     )
+    if b.node.out.dtype not in REAL:  # only its shape is another's
+        return list(real)
     return list(zip(real, imaginary, strict=True))
 
 
@@ -222,6 +224,8 @@ def _converted(b: Parts) -> Result:
 
 def _constant(b: Parts) -> Result:
     value = b.node.attrs.get("fill_value", float("ones" in b.node.op))
+    if b.node.out.dtype not in REAL:
+        return full(b, b.node.out.shape, number(value)[0], b.node.out.dtype)
     real, imaginary = (full(b, b.node.out.shape, part, b.real) for part in number(value))
     return real, imaginary
 

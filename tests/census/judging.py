@@ -155,6 +155,9 @@ def _different(subject: _Subject, got: list[Array], undefined: Sequence[int]) ->
 def _values(
     found: Array, wanted: Array, index: int, exact: Callable[[], list[torch.Tensor]], extreme: bool
 ) -> str:
+    if wanted.dtype.kind == "c":  # as pairs of real numbers
+        real = f"f{wanted.itemsize // 2}"
+        found, wanted = (np.ascontiguousarray(array)[..., None].view(real) for array in (found, wanted))
     name = wanted.dtype.name
     if name not in RTOL:
         bad = found != wanted
@@ -187,9 +190,18 @@ def _values(
 
 
 def _in_double(call: Call) -> list[torch.Tensor]:
-    inputs = (tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in call.inputs)
+    wide = {True: torch.complex128, False: torch.float64}
+    inputs = (
+        tensor.to(wide[tensor.is_complex()])
+        if tensor.is_floating_point() or tensor.is_complex()
+        else tensor.clone()
+        for tensor in call.inputs
+    )
     with torch.no_grad():
-        return call.module(*inputs)  # type: ignore[no-any-return]
+        results = call.module(*inputs)
+    return [
+        torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor for tensor in results
+    ]
 
 
 def _told(found: Array, wanted: Array, bad: Array) -> str:

@@ -69,6 +69,8 @@ COMPLEX: dict[str, Call] = {
     "mixed_precision": (lambda x, y: x * y, (c(5), n(5).double())),
     "double": (lambda x: (x * x, x.abs()), (c(5).to(torch.complex128),)),
     "in_place": (lambda x: x.clone().add_(1).mul_(x), (c(5),)),
+    "normalised": (F.normalize, (c(3, 5),)),
+    "made_like": (lambda x: (torch.zeros_like(x, dtype=torch.float64), torch.ones_like(x) + x), (c(5),)),
     "as_it_is": (lambda x: x, (c(3),)),
     "nothing": (lambda x: (x * 2, torch.view_as_real(x)), (c(0, 3),)),
     **{f"fft_{size}": (torch.fft.fft, (c(3, size),)) for size in (1, 2, 7, 64, 97, 128, 360)},

@@ -9,6 +9,7 @@ from npu_compiler.lowering import Builder, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.elementwise import operand as _operand
+from npu_compiler.shapes import require
 from torch_ir.expr import Expr
 from torch_ir.ir import Attr, Node
 
@@ -212,6 +213,7 @@ def lower_clamp(b: Builder, node: Node) -> str:
     low, high = defaults.get(kind, (None, None))
     low = node.attrs.get("min_val", node.attrs.get("min", low))
     high = node.attrs.get("max_val", node.attrs.get("max", high))
+    require(low is not None or high is not None, "neither a smallest nor a largest value")
     x = cast(b, _operand(b, node, 0), node.out.dtype)
     number = float if is_float(node.out.dtype) else int
     for name, bound in (("clamp_min", low), ("clamp_max", high)):
@@ -271,9 +273,9 @@ def lower_masked_fill(b: Builder, node: Node) -> str:
 @lowers("aten.addcmul.default", "aten.addcdiv.default")
 def lower_addc(b: Builder, node: Node) -> str:
     x, y, z = (cast(b, _operand(b, node, index), node.out.dtype) for index in range(3))
-    product = b.emit("mul" if "mul" in node.op else "div", y, z)
     scale = as_number(node.attrs.get("value", 1))
-    return b.emit("add", x, product if scale == 1 else b.emit("mul", product, None, scalar=scale))
+    y = y if scale == 1 else b.emit("mul", y, None, scalar=scale)
+    return b.emit("add", x, b.emit("mul" if "mul" in node.op else "div", y, z))
 
 
 @lowers("aten.lerp.Scalar", "aten.lerp.Tensor")

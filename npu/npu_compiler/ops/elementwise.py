@@ -187,8 +187,8 @@ unary(
 )
 unary(
     "gelu_tanh",
-    "(({T})(0.5f) * {x} * (({T})(1) + tanh({N[0.79788456080286536]} * "
-    "({x} + {N[0.044715]} * {x} * {x} * {x}))))",
+    # (1 + tanh(u)) / 2 is 1 / (1 + exp(-2 u)), which does not lose the small values where tanh is near -1
+    "({x} / (({T})(1) + exp({N[-1.5957691216057308]} * ({x} + {N[0.044715]} * {x} * {x} * {x}))))",
     aten=("internal.gelu_tanh",),
     reference=lambda torch, x: torch.nn.functional.gelu(x, approximate="tanh"),
 )

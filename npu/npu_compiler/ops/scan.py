@@ -38,8 +38,10 @@ def _emit(e: Emitter, node: Node) -> None:
     grain = max(1, e.target.grain // max(e.bounds(length)[1], 1))
     x_terms = [(n, row[1]) for n, row in zip(names, plan.kept, strict=True)]
     y_terms = [(n, row[2]) for n, row in zip(names, plan.kept, strict=True)]
+    wide = x.dtype == "float32" and "float64" in e.target.dtypes  # as PyTorch adds up on CPUs
     params = {
         "type": STORAGE_TYPE[x.dtype],
+        "total": "double" if wide else STORAGE_TYPE[x.dtype],
         "index_type": kind,
         "symbols": symbols,
         "kept": [(n, size_text(row[0])) for n, row in zip(names, plan.kept, strict=True)],

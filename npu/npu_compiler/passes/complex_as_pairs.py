@@ -11,6 +11,7 @@ from npu_compiler.dtypes import REAL
 from npu_compiler.errors import Unsupported
 from npu_compiler.fourier import Array
 from npu_compiler.ops import load_all
+from npu_compiler.schemas import problem
 from npu_compiler.target import Target
 from torch_ir.functionalize import base_name
 from torch_ir.ir import IR, Constant, Node, TensorSpec
@@ -91,7 +92,7 @@ class _Rewriting:
     def _rewritten(self, node: Node) -> bool:
         """Rewrites a node by its rule; False where none takes it."""
         rule = RULES.get(base_name(node.op)) if node.op.startswith("aten.") else None
-        if rule is None:
+        if rule is None or problem(node) is not None:
             return False
         builder = self._parts(node)
         try:
@@ -104,7 +105,8 @@ class _Rewriting:
             for name, result in zip(node.outputs, results, strict=False)
             if isinstance(result, str)
         }
-        if len(results) < len(node.outputs):
+        kinds = [isinstance(result, str) for result in results]
+        if kinds[: len(node.outs)] != [out.dtype not in REAL for out in node.outs]:
             return False
         self._pairs.update(
             (name, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from npu_compiler.dtypes import is_float
 from npu_compiler.ops import load_all
 from npu_compiler.passes.lower import lower_known
+from npu_compiler.schemas import problem
 from npu_compiler.target import Target
 from torch_ir.functionalize import is_in_place
 from torch_ir.ir import IR, Node
@@ -17,7 +18,11 @@ def decompose(ir: IR, target: Target) -> IR:
     Without PyTorch, and for a node of which its tables say nothing, the node stays and is refused.
     """
     blamed = _refused(ir)
-    refused = {node.name: node for node in ir.nodes if node.name in blamed and not _is_inexact(node)}
+    refused = {
+        node.name: node
+        for node in ir.nodes
+        if node.name in blamed and not _is_inexact(node) and problem(node) is None
+    }
     known = load_all()[1].keys()
     try:
         while refused:

@@ -10,6 +10,7 @@ from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusa
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
 from npu_compiler.reasons import unknown, unknown_dtype
+from npu_compiler.schemas import problem
 from npu_compiler.target import Target
 from torch_ir.expr import Bounds, Dim, evaluate
 from torch_ir.functionalize import is_in_place
@@ -184,6 +185,9 @@ def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[st
             raise unknown_dtype(dtype)
     if node.op not in lowerings:
         raise unknown(node.op)
+    mistake = problem(node)
+    if mistake is not None:
+        raise Unsupported(mistake, "extract the graph again, or correct this node")
     return lowerings[node.op]
 
 
