@@ -86,6 +86,9 @@ class Digests:
             return MISSING
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = self._known.get(name)
+        if (known is None or known[1] != stamp) and stamp[1] >= _LARGE and self._store is not None:
+            self._known.update(_load(self._store))  # the process that made it has hashed it
+            known = self._known.get(name)
         if known is not None and known[1] == stamp:
             return known[0]
         if stamp[1] >= _LARGE and 0 < (rest := _youth(stamp)) <= _COARSE_GRAIN:

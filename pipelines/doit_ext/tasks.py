@@ -26,6 +26,7 @@ from pipelines.fingerprint import shown
 from pipelines.job import Job
 from pipelines.plan import State, Step, judged
 from pipelines.records import check, read_record
+from pipelines.reproduce import NotReproducible, reproduce
 from pipelines.stages import STAGES, Stage
 
 
@@ -60,7 +61,12 @@ class Build:
                 yield Task(f"{stage.name}:{family}", None, subtask_of=stage.name,
                            doc=f"{stage.doc}, for all variants",
                            task_dep=[task_name(stage, configs[name], configs[name].target) for name in names])
+        yield Task("reproduce", None, has_subtask=True, doc="builds twice and compares the bytes, "
+                   "for the default models", task_dep=[
+                       f"reproduce:{config.name}" for config in configs.values() if config.default])
         for config in configs.values():
+            for target in targets:
+                yield self._reproduce(config, target)
             for stage in self.stages:
                 yield self._task(stage, config, config.target)
                 for target in targets if stage.per_target else ():
@@ -69,6 +75,28 @@ class Build:
                                    task_dep=[task_name(stage, config, target)], doc=stage.doc)
                     else:
                         yield self._task(stage, config, target)
+
+    def _reproduce(self, config: ModelConfig, target: str) -> Task:
+        job = Job(self.session.root, config, target)
+
+        def run() -> TaskFailed | None:
+            running = self.session.running[name] = Running()
+
+            def say(text: str) -> None:
+                running.text = text
+
+            try:
+                with self.session.memory.taken(first_need(job.source_weights)):
+                    same = reproduce(job, say)
+            except NotReproducible as error:
+                return TaskFailed(str(error))
+            running.made = f"{same.files} files, {same.size / 1e6:.1f} MB, are the same bytes in two builds"
+            return None
+
+        name = f"reproduce:{job.label}"
+        self.session.reasons[name] = ("it was asked for",)
+        return Task(name, [(run,)], subtask_of="reproduce", uptodate=[False], io={"capture": False},
+                    doc="builds twice, in different folders and settings, and compares the bytes")
 
     def _task(self, stage: Stage, config: ModelConfig, target: str) -> Task:
         stages = {known.name: known for known in self.stages}

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -191,19 +192,43 @@ def test_the_second_build_does_nothing_and_imports_are_known(project: Project) -
     assert record["libraries"] == ["torch"]
 
 
-def test_the_build_is_bit_identical_elsewhere(project: Project, tmp_path: Path) -> None:
-    other = Project(tmp_path / "elsewhere")
-    done = other.doit("weights:batched", PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C")
+def test_two_builds_at_once_share_the_work(project: Project, tmp_path: Path) -> None:
+    other = Project(tmp_path / "twice")
+    first = threading.Thread(target=lambda: done.append(other.doit("weights:batched")))
+    done: list[subprocess.CompletedProcess[str]] = []
+    first.start()
+    done.append(other.doit("weights:batched"))
+    first.join()
+    assert [one.returncode for one in done] == [0, 0], [one.stdout + one.stderr for one in done]
+    text = "".join(one.stdout for one in done)
+    assert text.count(": done in ") - text.count("made by another build meanwhile") == 4, text
+    assert contents(other.root) == contents(project.root)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    folder = root / "artifacts" / "batched"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".stages"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_two_builds_in_different_settings_are_the_same_bytes(project: Project, tmp_path: Path) -> None:
+    done = project.doit("reproduce:batched")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"reproduce:batched: done in .*: \d\d files, 0\.\d MB, are the same bytes in two builds",
+                     done.stdout), done.stdout
+    assert not list((project.root / "artifacts").glob(".reproduce*"))
 
-    def contents(root: Path) -> dict[str, bytes]:
-        folder = root / "artifacts" / "batched"
-        files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".stages"]
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
-    first, second = contents(project.root), contents(other.root)
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
+def test_what_depends_on_the_surroundings_is_found(tmp_path: Path) -> None:
+    project = Project(tmp_path / "elsewhere")
+    module = project.root / "nets.py"
+    module.write_text(module.read_text().replace("low * FACTOR", "low * (FACTOR + len(os.getcwd()))")
+                      .replace("import torch", "import os\nimport torch", 1))
+    done = project.doit("reproduce:batched")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "reproduce:batched: failed: batched is not the same twice:" in done.stdout
+    assert re.search(r"artifacts/batched/main\.ir\.json differs from byte \d+ on", done.stdout), done.stdout
+    assert "source.safetensors" not in done.stdout
 
 
 def test_verification_passes_and_an_edit_of_the_model_is_followed(project: Project, device: Device) -> None:

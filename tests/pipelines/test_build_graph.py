@@ -87,6 +87,13 @@ EDITS: dict[str, tuple[Callable[[Toy], object], list[str]]] = {
     "weights seed": (edit(YAML, "seed: 0", "seed: 1"), ["bench", "fetch", "report", "verify", "weights"]),
     "factory arguments": (yaml("factory_args: {size: 2}"), ["extract", "fetch", "verify"]),
     "an input's shape": (edit(YAML, "[1, 3]", "[2, 3]"), [stage for stage in ALL if stage != "fetch"]),
+    "fallback": (yaml("fallback: allow"), ["bench", "compile", "report", "verify"]),
+    "the factory": (edit(YAML, "toy_model:make", "toy_model:make_another"), ["extract", "fetch", "verify"]),
+    "a base that the model extends": (edit("configs/models/_base.yaml", "repeats: 9", "repeats: 8"), []),
+    "an overriding of the base": (edit(YAML, "bench: {repeats: 3}\n", ""), ["bench", "report"]),
+    "how much is verified": (yaml("verify: {samples: 3}"), ["verify"]),
+    "the kind of weights": (edit(YAML, "{random: {seed: 0}}", "{file: {path: given.safetensors}}"),
+                            ["bench", "fetch", "report", "verify", "weights"]),
     "a Jinja comment": (edit("templates/ops/used.cl.j2", "# comment", "# remark"), ["compile"]),
     "a template's code": (edit("templates/ops/used.cl.j2", "kernel", "kernel2"),
                           ["bench", "compile", "report", "verify"]),
@@ -303,7 +310,7 @@ def test_a_broken_configuration_is_one_message(toy: Toy, capsys: pytest.CaptureF
     toy.edit(YAML, "repeats: 3", "repeat: 3")
     assert toy.doit("compile") == 3
     err = capsys.readouterr().err
-    assert 'configs/models/toy.yaml:8: bench.repeat: unknown key "repeat"; did you mean "repeats"?' in err
+    assert 'configs/models/toy.yaml:9: bench.repeat: unknown key "repeat"; did you mean "repeats"?' in err
     assert "Traceback" not in err
 
 

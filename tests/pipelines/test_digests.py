@@ -98,6 +98,16 @@ def test_a_large_file_waits_until_its_time_tells(tmp_path: Path, reads: list[str
     assert len(reads) == 1
 
 
+def test_a_large_file_that_another_process_has_hashed_is_not_hashed_again(
+        file: Path, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "_LARGE", 4)
+    build, stage = Digests(tmp_path / "digests.json"), Digests(tmp_path / "digests.json")
+    found = stage.of(file)
+    stage.save()
+    assert build.of(file) == found
+    assert len(reads) == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"boot": 3, "files": []}', b"\x00\xff"])
 def test_a_damaged_memory_is_no_harm(file: Path, tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "digests.json").write_bytes(damage)

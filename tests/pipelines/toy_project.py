@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pytest
 
 CONFIG = """\
+extends: _base
 description: a toy
 factory: toy_model:make
 weights: {random: {seed: 0}}
@@ -110,7 +111,7 @@ class Toy:
 
     def combine(self, stage: Stage, job: Job) -> Observed | None:
         """Writes outputs made of all that the stage reads; comments in sources leave no trace in them."""
-        self.ran.append(stage.name if len(list(self.root.glob("configs/models/*.yaml"))) == 1
+        self.ran.append(stage.name if len(list(self.root.glob("configs/models/[!_]*.yaml"))) == 1
                         else f"{stage.name}:{job.config.name}")
         inputs = [path for artifact in stage.reads for path in job.paths(artifact)]
         read = [path.read_text() for path in inputs]
@@ -153,6 +154,7 @@ def make_toy(root: Path, monkeypatch: pytest.MonkeyPatch, models: Iterable[str] 
     """Writes the project; its modules can be imported until the test ends."""
     toy = Toy(root, root / "templates")
     files = {f"configs/models/{model}.yaml": CONFIG for model in models}
+    files |= {"configs/models/_base.yaml": "bench: {repeats: 9}\n", "given.safetensors": "given"}
     files |= {"toy_model.py": "import toy_helper\nsize = 1\n", "toy_helper.py": "value = 1\n",
               "toy_build/__init__.py": "", "toy_build/shared.py": "shared = 1\n",
               "templates/ops/used.cl.j2": "{#- used -#}\nkernel # comment\n",
