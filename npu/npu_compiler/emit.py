@@ -145,7 +145,7 @@ class Emitter:
 
         ``dense``: row-major, without gaps, from the buffer's start."""
         old = self.view(node.inputs[index])
-        fits = not dense or (old.is_dense() and old.offset == 0)
+        fits = old.is_dense() and old.offset == 0 if dense else not old.may_overlap()
         if node.outputs[index] in self._in_place and fits:
             self._views[node.outputs[index]] = old
             return old

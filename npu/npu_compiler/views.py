@@ -35,6 +35,19 @@ class View:
             for size, stride, expected in zip(self.shape, self.strides, row_strides(self.shape), strict=True)
         )
 
+    def may_overlap(self) -> bool:
+        """Whether two elements may be one in memory, as in an expanded dimension or in windows."""
+        if self.is_dense():
+            return False
+        reach: Dim = 0  # how far the dimensions of smaller strides extend
+        steps = [step for step in zip(self.strides, self.shape, strict=True) if step[1] != 1]
+        known = [(stride, size) for stride, size in steps if isinstance(stride, int)]
+        for stride, size in sorted(known, key=lambda step: step[0]):
+            if not isinstance(reach, int) or stride <= reach:
+                return True
+            reach = reach + stride * (size - 1)
+        return len(known) < len(steps)
+
 
 def row_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
     """Element strides of the dense row-major layout. A dimension of size 0 counts as 1."""

@@ -50,6 +50,11 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], int]] = {
     ),
     "an_input": (lambda s, x: x.slice_scatter(x[:, :2] * 2, 1, 1, 3) + 1, 0),
     "a_weight": (lambda s, x: s.weight.slice_scatter(x[:, :2] * 2, 1, 1, 3) + 1, 0),
+    "scratch_repeated": (lambda s, x: x.cumsum(1)[:1].tile(3, 1).select_scatter(x[1], 0, 0) * 2, 1),
+    "scratch_windows": (
+        lambda s, x: x.cumsum(1).unfold(1, 2, 1).contiguous().select_scatter(x[:, :3], 2, 0) * 2,
+        1,
+    ),
     "through_a_view": (lambda s, x: x.cumsum(1).t().slice_scatter(x.t()[:2], 0, 1, 3).sum(0), 1),
 }
 

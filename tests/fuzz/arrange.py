@@ -202,7 +202,7 @@ def _positions(m: Maker, x: Tensor) -> Function:
             lambda _, t: t + torch.full_like(t, 0.5),
             lambda _, t: torch.ones_like(t) - t,
             lambda _, t: t + t.new_zeros(t.shape[-1]),
-            lambda _, t: t * torch.linspace(-1, 1, t.shape[-1]),
+            lambda _, t: t * torch.linspace(-1, 1, t.shape[-1], dtype=t.dtype),
             lambda s, t: torch.meshgrid(t.flatten()[:3], t.flatten()[:2], indexing="ij"),
         ]
     )

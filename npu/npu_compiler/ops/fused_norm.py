@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import SHORT, literal
+from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Case, Cost, OpDef, like_first, register
 from npu_compiler.ops.reduce import GROUP_LENGTH
-from npu_compiler.pointwise import check_dtypes
 from npu_compiler.products import LANES
 from npu_compiler.select import BufferUse
 from torch_ir.expr import ceil_div, product
@@ -44,12 +44,14 @@ def _reference(
 
 def _emit(e: Emitter, node: Node) -> None:
     x, count = e.dense(e.view(node.inputs[0]), node, "rows"), as_int(node.attrs["count"])
-    check_dtypes(e, [x.dtype])
     weight, bias = (
         None if value is None else e.dense(e.view(value), node, f"affine.{place}")
         for place, value in enumerate((*node.inputs[1:], None, None)[:2])
     )
     vectors = [view for view in (weight, bias) if view is not None]
+    for view in (x, *vectors):
+        if view.dtype != "float32":
+            raise Unsupported(f"a fused normalisation with {view.dtype}", "convert to float32 before")
     y = e.output(node)
     rows, length = product(x.shape[: len(x.shape) - count]), product(x.shape[len(x.shape) - count :])
     starts = [x.offset, *(view.offset for view in vectors)]

@@ -122,6 +122,7 @@ def lower_instance_norm(b: Builder, node: Node) -> str:
 @lowers("aten.rms_norm.default")
 def lower_rms_norm(b: Builder, node: Node) -> str:
     x, weight, count = tensor_input(node), optional_input(node, 1), _trailing(node)
+    weight = None if weight is None else cast(b, weight, node.out.dtype)
     given, double = node.attrs.get("eps"), node.out.dtype == "float64"
     eps = float(as_number(given)) if given is not None else 2.0**-52 if double else 2.0**-23
     _check_shapes(b, node, node.attrs["normalized_shape"], b.shape(x)[len(b.shape(x)) - count :])
