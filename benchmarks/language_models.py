@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.generation_bench import peak_memory
+
 ROOT = Path(__file__).resolve().parents[1]
 #: What the requirements allow: stage -> seconds, GiB (None: no limit).
 LIMITS: dict[str, tuple[float, float]] = {"extract": (60.0, 1.0), "compile": (10.0, 1.0)}
@@ -112,16 +114,10 @@ STAGES: dict[str, Callable[[Any, argparse.Namespace], dict[str, Any]]] = {
     "fetch": fetch, "extract": extract, "compile": compile_program, "weights": weights, "run": run}
 
 
-def peak() -> float:
-    """The largest resident memory of this process so far, in GiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**20
-
-
 def child(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     said = STAGES[options.stage](job_of(options.model), options)
-    took = {"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(peak(), 3)}
+    took = {"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(peak_memory() / 2**30, 3)}
     print(json.dumps({**took, **said}))
 
 

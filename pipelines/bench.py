@@ -24,6 +24,7 @@ from npu_runtime.profiler import Profiler
 from npu_runtime.program import CompiledProgram, Transform
 from npu_runtime.symbols import bind, evaluate
 from npu_runtime.weight_loader import Weights, load_weights
+from pipelines.generation_bench import Request, in_a_fresh_process
 from pipelines.inputs import Array, made_up_inputs, upper_sizes
 from pipelines.job import Job
 from pipelines.programs import open_program
@@ -31,6 +32,7 @@ from pipelines.results import (
     BenchResult,
     Block,
     FirstResult,
+    Generation,
     HistoryLine,
     KernelTime,
     Memory,
@@ -72,8 +74,8 @@ loaded = time.perf_counter()
 inputs = {name: np.zeros(shape, numpy_dtype(dtype)) for name, shape, dtype in given["inputs"]}
 outputs = {name: buffer.to_numpy() for name, buffer in executor.run(inputs, weights).items()}
 done = time.perf_counter()
-import resource
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+from pipelines.generation_bench import peak_memory
+peak = peak_memory()
 times = {"imports": imported - start, "load": loaded - imported, "run": done - loaded}
 print(json.dumps({**times, "peak": peak}))
 """
@@ -87,6 +89,7 @@ def run(job: Job) -> None:
     """Makes ``bench_result`` and appends to ``history``."""
     device = Device(job.selector, threads=job.config.bench.threads)
     programs = tuple(_bench_program(job, name, device) for name in job.programs)
+    generation = _generation(job)
     result = BenchResult(
         model=job.config.name,
         target=job.target,
@@ -94,10 +97,32 @@ def run(job: Job) -> None:
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         programs=programs,
         environment=environment_of(device, ("numpy", "pyopencl")),
+        generation=generation,
     )
     write_result(job.bench_result, result)
     append_history(job.history, result)
     job.say(", ".join(_summary(program, len(programs) > 1) for program in programs))
+    if generation is not None:
+        job.say(", ".join(f"{row.name} {row.speeds[0]:.1f} tokens/s" for row in generation.rows))
+
+
+def _generation(job: Job) -> Generation | None:
+    """The rows of ``bench.generation``."""
+    knobs = job.config.bench.generation
+    if knobs is None:
+        return None
+    job.progress("generating text")
+    request = Request(
+        str(job.program_file("prefill")), str(job.program_file("decode")), str(job.prepared_weights),
+        job.selector, job.config.bench.threads, job.config.verify.seed, knobs.prompts, knobs.tokens,
+        knobs.depths, knobs.warmup, knobs.repeats)
+    return in_a_fresh_process(request, _environment())
+
+
+def _environment() -> dict[str, str]:
+    """That of a fresh process, which finds the runtime where this one did."""
+    roots = [str(Path(npu_runtime.__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (*roots, os.environ.get("PYTHONPATH"))))}
 
 
 def precision_of(job: Job) -> str:
@@ -257,15 +282,13 @@ def first_result(job: Job, name: str, inputs: Mapping[str, Array]) -> tuple[Firs
         "weights": str(job.prepared_weights),
         "inputs": [(key, value.shape, value.dtype.name) for key, value in inputs.items()],
     }
-    source = str(Path(npu_runtime.__file__).resolve().parents[1])
-    paths = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", FIRST_RESULT, json.dumps(given)],
             text=True,
             check=False,
             capture_output=True,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=_environment(),
             timeout=600,
         )
         if done.returncode:

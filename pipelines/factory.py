@@ -7,12 +7,12 @@ import inspect
 import os
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines import imports
 from pipelines.config import ModelConfig
@@ -75,8 +75,15 @@ def build(config: ModelConfig) -> nn.Module:
 def randomize(config: ModelConfig, model: nn.Module, seed: int) -> nn.Module:
     """``model`` with its weights from ``seed``, where the factory's module has a function
     ``randomize(model, seed)``; otherwise as the factory made it."""
-    function = getattr(sys.modules[config.factory.partition(":")[0]], "randomize", None)
+    function = function_of(config, "randomize")
     return model if function is None else function(model, seed) or model
+
+
+def function_of(config: ModelConfig, name: str) -> Callable[..., Any] | None:
+    """What the factory's module calls ``name``; None where it has nothing of that name."""
+    found: Callable[..., Any] | None = getattr(
+        importlib.import_module(config.factory.partition(":")[0]), name, None)
+    return found
 
 
 def write_random(config: ModelConfig, seed: int, out: Path) -> bool:
@@ -86,8 +93,7 @@ def write_random(config: ModelConfig, seed: int, out: Path) -> bool:
 
     from npu_runtime.buffer import to_array
     from npu_runtime.safetensors_file import write_safetensors
-    importlib.import_module(config.factory.partition(":")[0])
-    function = getattr(sys.modules[config.factory.partition(":")[0]], "random_tensor", None)
+    function = function_of(config, "random_tensor")
     if function is None:
         return False
     with torch.device("meta"):

@@ -126,6 +126,7 @@ def render(facts: Facts) -> str:
         random=facts.random,
         programs=[program_view(program, facts.history) for program in facts.bench.programs],
         worst=worst_check(facts.verify),
+        narrow=any(check.eager is not None for check in facts.verify.checks),
         judged=facts.judged,
     )
 
@@ -327,11 +328,18 @@ def summary(facts: Facts) -> list[str]:
             f"top-1 {found.top1}/{found.images}, top-5 {found.top5}/{found.images} "
             f"(PyTorch {found.reference_top1} and {found.reference_top5})",
         )
+    if verify.continuations:
+        equal = sum(check.equal == check.tokens for check in verify.continuations)
+        table.add_row("", f"{equal} of {len(verify.continuations)} continuations are PyTorch's to the end")
     if verify.sentences:
         table.add_row("", f"cosines {', '.join(f'{pair.found:.3f}' for pair in verify.sentences)}")
     for program in facts.bench.programs:
         named = len(facts.bench.programs) > 1
         table.add_row(f"latency {program.program}" if named else "latency", _latency_text(program, facts))
+    for row in facts.bench.generation.rows if facts.bench.generation else ():
+        middle, slow, fast = row.speeds
+        first = f", first token after {milliseconds(row.tokens / middle * 1e3)}" if row.reads else ""
+        table.add_row(row.name, f"{middle:.1f} tokens/s ({slow:.1f} to {fast:.1f}){first}")
     console = Console(width=100, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -105,6 +105,20 @@ class SentenceCheck(Record, frozen=True):
     found: float
 
 
+class ContinuationCheck(Record, frozen=True):
+    """The first ``equal`` of ``tokens`` that the compiled programs write behind a prompt are PyTorch's. Where
+    the next is another, ``margin`` is how far its logit lies below the best by PyTorch, and ``error`` what
+    the precision allows there. ``text`` is what was written, where there is a tokenizer."""
+
+    prompt: str
+    prompt_tokens: int
+    tokens: int
+    equal: int
+    margin: float | None = None
+    error: float | None = None
+    text: str = ""
+
+
 class Accuracy(Record, frozen=True):
     """Counts of images whose label is the best class, or among the five best."""
 
@@ -131,6 +145,7 @@ class VerifyResult(Record, frozen=True):
     images: tuple[ImageCheck, ...] = ()
     accuracy: Accuracy | None = None
     sentences: tuple[SentenceCheck, ...] = ()
+    continuations: tuple[ContinuationCheck, ...] = ()
 
 
 class KernelTime(Record, frozen=True):
@@ -210,6 +225,43 @@ class ProgramBench(Record, frozen=True):
     first_result: FirstResult
 
 
+class GenerationRow(Record, frozen=True):
+    """One row of the table of a language model, named as llama-bench does: ``tokens`` of a prompt that are
+    read in ``seconds`` ("pp128"; until the first token is chosen), or that are written behind ``depth``
+    others ("tg64 @ d512")."""
+
+    name: str
+    tokens: int
+    depth: int
+    seconds: tuple[float, ...]
+
+    @property
+    def speeds(self) -> tuple[float, float, float]:
+        """Tokens per second: the median, the slowest and the fastest run."""
+        ordered = sorted(self.tokens / second for second in self.seconds)
+        return ordered[len(ordered) // 2], ordered[0], ordered[-1]
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads a prompt."""
+        return self.name.startswith("pp")
+
+
+class Generation(Record, frozen=True):
+    """How fast a language model reads and writes, measured in a process of its own, and the bytes that it
+    takes: ``peak_process`` of host memory, and on the device weights, states and working memory."""
+
+    rows: tuple[GenerationRow, ...]
+    peak_process: int
+    weights: int
+    states: int
+    arenas: int
+
+    @property
+    def device_bytes(self) -> int:
+        return self.weights + self.states + self.arenas
+
+
 class BenchResult(Record, frozen=True):
     """One benchmark of a model on a device."""
 
@@ -219,6 +271,7 @@ class BenchResult(Record, frozen=True):
     when: str
     programs: tuple[ProgramBench, ...]
     environment: Environment
+    generation: Generation | None = None
 
 
 class HistoryLine(Record, frozen=True):

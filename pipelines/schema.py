@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from pipelines.config_errors import problem
+from pipelines.schema_base import DType, Name, Positive, Section, Sha256, Share, Version
+from pipelines.schema_text import Continuations, GenerationBench
 from pipelines.yaml_source import Key, quoted, suggest
-
-DType: TypeAlias = Literal[
-    "float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive: TypeAlias = Annotated[int, Field(ge=1)]
-Version: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]*$")]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of every part of a configuration: unknown keys and implicit conversions are errors."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class PackageFile(Section):
@@ -124,7 +111,7 @@ class Program(Section):
 
     inputs: Annotated[dict[Name, Input], Field(min_length=1)]
     """Argument name -> what it is, in the order of the method's parameters."""
-    symbols: dict[Name, Symbol] = {}
+    symbols: dict[Name, Symbol] = Field(default={})
     """Dynamic dimensions used in the inputs' shapes."""
     outputs: tuple[Name, ...] = ()
     """Names of the outputs, in order. Default: what extraction calls them."""
@@ -154,7 +141,7 @@ class Program(Section):
 class CompileKnobs(Section):
     """Options of the compiler."""
 
-    options: dict[Name, bool | int | float | str] = {}
+    options: dict[Name, bool | int | float | str] = Field(default={})
     """Passed to ``compile_ir`` by name."""
 
 
@@ -252,6 +239,8 @@ class VerifyKnobs(Section):
     """Values of the symbols to compare at, each a mapping. Default: each symbol's bounds."""
     dataset: Dataset | None = None
     sentences: Sentences | None = None
+    continuations: Continuations | None = None
+    """Of a language model: prompts whose greedy continuations are compared token by token."""
 
     @model_validator(mode="after")
     def _one_kind_of_data(self) -> Self:
@@ -276,10 +265,12 @@ class BenchKnobs(Section):
     """Runs that count."""
     threads: Positive | None = None
     """Threads of a CPU device. Default: all cores."""
-    sizes: dict[Name, int] = {}
+    sizes: dict[Name, int] = Field(default={})
     """Values of the symbols. Default: their upper bounds."""
     profile: bool = True
     """Whether to time every kernel, in runs of their own."""
+    generation: GenerationBench | None = None
+    """Of a language model: how fast it reads a prompt and writes text."""
 
 
 class ModelConfig(Section):
@@ -293,7 +284,7 @@ class ModelConfig(Section):
     """For people: what it is, where it comes from, its licence."""
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
     """"module:callable" that returns the torch.nn.Module."""
-    factory_args: dict[Name, Any] = {}
+    factory_args: dict[Name, Any] = Field(default={})
     """Keyword arguments of the factory."""
     weights: Weights = Weights(random=RandomWeights())
     tokenizer: str | None = None
@@ -322,6 +313,10 @@ class ModelConfig(Section):
         programs = self.programs.values()
         if self.tokenizer is not None and not self.is_language_model:
             raise problem("goes with the programs prefill and decode alone", ("tokenizer",))
+        for section, key in ((self.verify, "continuations"), (self.bench, "generation")):
+            if getattr(section, key) is not None and not self.is_language_model:
+                name = "verify" if section is self.verify else "bench"
+                raise problem("goes with the programs prefill and decode alone", (name, key))
         symbols = {name: bounds for program in programs for name, bounds in program.symbols.items()}
         _check_sizes(self.bench.sizes, symbols, ("bench", "sizes"))
         for index, sizes in enumerate(self.verify.sizes):

@@ -131,14 +131,15 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "verify", "pipelines.verify:run", "compares the programs with PyTorch, and fails past the tolerance",
         after=("fetch", "extract", "compile", "weights"),
-        reads=("source_weights", "dataset", "ir", "npubin", "parts", "prepared_weights"),
+        reads=("source_weights", "dataset", "tokenizer", "ir", "npubin", "parts", "prepared_weights"),
         makes=("verify_result",), files=_description,
         knobs=("verify", "programs", "precision"),
         code=("npu_runtime", "torch_ir.eager", "npu_compiler.parts", "npu_compiler.parts_file",
               "pipelines.programs", "pipelines.verify", "pipelines.comparison", "pipelines.first_jump",
               "pipelines.reference", "pipelines.extract", "pipelines.huggingface",
               "pipelines.inputs", "pipelines.datasets", "pipelines.metrics",
-              "pipelines.sentences", "pipelines.results", "pipelines.factory"),
+              "pipelines.sentences", "pipelines.results", "pipelines.factory", "pipelines.continuations",
+              "pipelines.tokenizer", "pipelines.token_bytes"),
         libraries=("torch", "numpy", "pillow", "tokenizers"), builds_model=_always, device=True,
     ),
     Stage(
@@ -147,7 +148,8 @@ STAGES: tuple[Stage, ...] = (
         makes=("bench_result",),
         knobs=("bench", "programs", "precision"),
         code=("npu_runtime", "torch_ir.eager", "npu_compiler.parts", "npu_compiler.parts_file",
-              "pipelines.programs", "pipelines.bench", "pipelines.inputs", "pipelines.results"),
+              "pipelines.programs", "pipelines.bench", "pipelines.generation_bench", "pipelines.inputs",
+              "pipelines.results"),
         libraries=("numpy", "pyopencl"), device=True, exclusive=True,
     ),
     Stage(

@@ -10,7 +10,7 @@ import numpy as np
 
 from npu_runtime.device import Device
 from npu_runtime.weight_loader import Weights, load_weights
-from pipelines import factory
+from pipelines import continuations, factory
 from pipelines.comparison import Comparison, Setting, is_scores, problem_of
 from pipelines.datasets import DatasetError, load_samples, thumbnail
 from pipelines.fingerprint import Observed
@@ -21,6 +21,7 @@ from pipelines.metrics import accuracy, error_stats, guesses
 from pipelines.programs import open_program
 from pipelines.reference import Reference
 from pipelines.results import (
+    ContinuationCheck,
     ImageCheck,
     SentenceCheck,
     VerifyResult,
@@ -76,6 +77,10 @@ def run(job: Job) -> Observed:
     pairs: tuple[SentenceCheck, ...] = ()
     if knobs.sentences is not None:
         pairs = _compare_sentences(job, knobs.sentences, compiled, reference, comparisons)
+    written: tuple[ContinuationCheck, ...] = ()
+    if knobs.continuations is not None:
+        written = tuple(continuations.compare(
+            job, knobs.continuations, compiled.executors, compiled.weights, reference))
     checks = tuple(comparison.check() for comparison in comparisons.values())
     labelled = knobs.dataset is not None and knobs.dataset.labels is not None
     result = VerifyResult(
@@ -95,11 +100,14 @@ def run(job: Job) -> Observed:
         images=tuple(images),
         accuracy=accuracy(images) if images else None,
         sentences=pairs,
+        continuations=written,
     )
     for comparison in comparisons.values():
         problem = problem_of(comparison.check(), knobs)
         if problem:
             raise VerifyError(f"{job.label}: {problem}{_place(job, compiled, reference, comparison)}")
+    for wrong in filter(None, map(continuations.problem_of, written)):
+        raise VerifyError(f"{job.label}: {wrong}")
     _require_accuracy(job.label, result, knobs)
     _require_cosines(job.label, result, knobs)
     write_result(job.verify_result, result)
@@ -299,6 +307,9 @@ def _summary(result: VerifyResult, labelled: bool) -> str:
         text += f", same top-1 as PyTorch on {found.agree_top1}/{found.images} images"
         if labelled:
             text += f", top-1 {found.top1}/{found.images}, top-5 {found.top5}/{found.images}"
+    if result.continuations:
+        equal = sum(check.equal == check.tokens for check in result.continuations)
+        text += f", {equal} of {len(result.continuations)} continuations are PyTorch's to the last token"
     if result.sentences:
         text += f", cosines {', '.join(f'{pair.found:.3f}' for pair in result.sentences)}"
     return text

@@ -22,7 +22,7 @@ NAME = "npubin_cached"
 _REFUSED = ("s_aux", "position_bias", "head_mask", "indices", "block_mask")
 
 
-class Sequence:
+class Tokens:
     """The tokens of one call: ``seen`` [B, 1, Q, K] is where a query may look, ``distance`` [Q, K] how far a
     key lies before a query. Counts the layers that attended."""
 
@@ -40,11 +40,11 @@ class Sequence:
         return self._windows[window]
 
 
-_current: list[Sequence] = []
+_current: list[Tokens] = []
 
 
 @contextmanager
-def attending(sequence: Sequence) -> Iterator[None]:
+def attending(sequence: Tokens) -> Iterator[None]:
     """While it lasts, layers attend within ``sequence``."""
     _current.append(sequence)
     try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import types
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines import huggingface
-from pipelines.zoo.cached_attention import NAME, Sequence, attending
+from pipelines.zoo.cached_attention import NAME, Tokens, attending
 
 
 class StaticCache:
@@ -63,7 +63,7 @@ def prefill(self: Any, input_ids: Tensor, attention_mask: Tensor, position_ids: 
     order = torch.arange(input_ids.shape[1], device=input_ids.device)
     distance = order[:, None] - order[None, :]
     seen = (distance >= 0)[None, None] & attention_mask.bool()[:, None, None, :]
-    return _logits(self, input_ids, Sequence(seen, distance), position_ids, StaticCache(self, None))
+    return _logits(self, input_ids, Tokens(seen, distance), position_ids, StaticCache(self, None))
 
 
 def decode(
@@ -75,7 +75,7 @@ def decode(
     distance = cache_position[:, None] - order[None, :]
     seen = attention_mask.bool()[:, None, None, :]
     return _logits(
-        self, input_ids, Sequence(seen, distance), position_ids, StaticCache(self, cache_position)
+        self, input_ids, Tokens(seen, distance), position_ids, StaticCache(self, cache_position)
     )
 
 
@@ -98,7 +98,7 @@ def _with_best(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _logits(
-    self: Any, input_ids: Tensor, sequence: Sequence, position_ids: Tensor, cache: StaticCache
+    self: Any, input_ids: Tensor, sequence: Tokens, position_ids: Tensor, cache: StaticCache
 ) -> Tensor:
     with attending(sequence):
         out = self.architecture.forward(
@@ -216,6 +216,31 @@ def _fill_tables(model: Any) -> None:
         if unknown:
             raise ValueError(f"{type(model).__name__}: how {', '.join(unknown)} of {type(module).__name__} "
                              "is computed is not known")
+
+
+def continuation(
+    model: Any, prompt: Sequence[int], count: int, forced: Sequence[int] | None = None
+) -> tuple[list[int], Tensor]:
+    """The ``count`` best tokens behind ``prompt``, and the logits [count, vocabulary] (float32) that chose
+    them, by the library's own forward with its own cache. With ``forced`` each step is given that token for
+    the one before it."""
+    own, attention = type(model), model.config._attn_implementation
+    capped = getattr(model.config, "attn_logit_softcapping", None) is not None
+    model.__class__ = model.architecture
+    model.set_attn_implementation("eager" if capped else "sdpa")
+    try:
+        given, cache, tokens, logits = torch.tensor([list(prompt)]), None, [], []
+        with torch.no_grad():
+            for step in range(count):
+                out = model(input_ids=given, use_cache=True, **{model.cache_argument: cache})
+                cache = out[model.cache_argument]
+                logits.append(out.logits[0, -1].float())
+                tokens.append(int(logits[-1].argmax()))
+                given = torch.tensor([[tokens[-1] if forced is None else forced[step]]])
+    finally:
+        model.__class__ = own
+        model.set_attn_implementation(attention)
+    return tokens, torch.stack(logits)
 
 
 def random_tensor(name: str, shape: Iterable[int], seed: int) -> Tensor:
