@@ -111,3 +111,15 @@ def problem_of(check: TensorCheck, knobs: VerifyKnobs) -> str | None:
 def is_scores(values: Array) -> bool:
     """Whether ``values`` look like class scores: rows of at least ten floats."""
     return values.ndim == 2 and values.shape[1] >= 10 and values.dtype.kind not in "iub"
+
+
+def is_as_good(tokens: Array, logits: Array, eager: Array | None, knobs: VerifyKnobs) -> bool:
+    """Whether ``tokens`` [B, 1] are the best of the last row of ``logits`` [B, S, vocabulary], or below it by
+    no more than the error that logits may have (``eager``: those of PyTorch in 16 bits)."""
+    row = logits[:, -1]
+    allowed = knobs.max_relative_error * float(np.abs(row).max())
+    if eager is not None:
+        allowed = max(allowed, knobs.max_eager_ratio * float(np.abs(eager[:, -1] - row).max()))
+    if not ((tokens >= 0) & (tokens < row.shape[1])).all():
+        return False
+    return bool((row.max(1, keepdims=True) - np.take_along_axis(row, tokens, 1) <= allowed).all())

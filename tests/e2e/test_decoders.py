@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_language_models import Runner, programs
+from test_language_models import Runner
+from tiny_decoders import decoder_programs
 from torch import nn
 
 from pipelines.zoo.causal_lm import causal_lm, randomize
@@ -110,7 +111,7 @@ def test_a_decoder_gives_the_logits_of_transformers(decoder: Decoder) -> None:
         weightless = causal_lm(**made)
     trained = randomize(causal_lm(**made), 5)
     state = {key: value.contiguous().numpy() for key, value in trained.state_dict().items()}
-    runner = Runner.of(weightless, programs(decoder.batch, CACHE, CACHE), state)
+    runner = Runner.of(weightless, decoder_programs(CACHE, CACHE, batch=decoder.batch), state)
     reference: Any = plain(trained)
     padding = np.arange(decoder.batch) * 4  # every row but the first has fewer tokens than the longest
     for length in (1, 19):

@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from test_usage_guide import GUIDE, code_blocks
+from tiny_decoders import decoder_programs
 from torch import nn
 
 from npu_compiler.compiled_program import CompiledProgram
@@ -24,7 +25,7 @@ from npu_runtime.errors import InputError
 from npu_runtime.executor import Executor
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines.extract import extract_program, share_states
-from pipelines.schema import Input, Program, Symbol
+from pipelines.schema import Program
 from pipelines.zoo.causal_lm import causal_lm, randomize
 
 CACHE, LONGEST, VOCABULARY = 256, 200, 211
@@ -42,30 +43,7 @@ CONFIG: dict[str, Any] = {
 LENGTHS = (1, 7, 64, 128, 200)
 
 
-def programs(batch: int, longest: int, cache: int) -> dict[str, Program]:
-    """A prompt of up to ``longest`` tokens, and one token over a cache."""
-    prompt = Input(shape=(batch, "length"), dtype="int64")
-    return {
-        "prefill": Program(
-            method="prefill",
-            symbols={"length": Symbol(min=1, max=longest)},
-            inputs=dict.fromkeys(("input_ids", "attention_mask", "position_ids"), prompt),
-            outputs=("logits",),
-        ),
-        "decode": Program(
-            method="decode",
-            inputs={
-                "input_ids": Input(shape=(batch, 1), dtype="int64"),
-                "cache_position": Input(shape=(1,), dtype="int64"),
-                "position_ids": Input(shape=(batch, 1), dtype="int64"),
-                "attention_mask": Input(shape=(batch, cache), dtype="int64"),
-            },
-            outputs=("logits",),
-        ),
-    }
-
-
-PROGRAMS = programs(1, LONGEST, CACHE)
+PROGRAMS = decoder_programs(CACHE, LONGEST)
 
 
 class Runner:
