@@ -131,7 +131,8 @@ def test_a_chosen_token_is_as_good_as_its_logit(token: int, good: bool) -> None:
 def test_errors_in_16_bits_are_measured_by_those_of_pytorch(problem: tuple[float, float, str | None]) -> None:
     ours, eager, says = problem
     first, second = (ErrorStats(error, error / 9, error, 50.0, 97) for error in (ours, eager))
-    check = TensorCheck("decode", "logits", "output", "made-up inputs", {}, (1, 1, 97), 1, first, eager=second)
+    check = TensorCheck(
+        "decode", "logits", "output", "made-up inputs", {}, (1, 1, 97), 1, first, eager=second)
     found = verify.problem_of(check, VerifyKnobs())
     assert (found is None) == (says is None)
     if says is not None:
