@@ -302,7 +302,7 @@ class ModelConfig(Section):
     compile: CompileKnobs = CompileKnobs()
     verify: VerifyKnobs = VerifyKnobs()
     bench: BenchKnobs = BenchKnobs()
-    matrix: dict[str, list[Any] | dict[str, Any]] = {}
+    matrix: dict[str, list[Any] | dict[str, Any]] = Field(default={})
     """Variants: dotted key -> values, or names with values. The file then stands for a model per combination,
     "resnet18+precision-bfloat16+winograd-off", and for none of its own name."""
     default: bool = False
