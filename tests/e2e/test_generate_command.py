@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -216,6 +217,21 @@ def test_what_is_wrong_is_one_line(arguments: tuple[str, ...], message: str, bui
     assert done.stderr.startswith("npubin: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_document_runs_as_it_is_written(
+    built: Built, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(built.root)
+    text = (ROOT / "docs" / "generation.md").read_text().replace("smollm2-135m", "tiny")
+    first, second = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(first, "generation.md", "exec"), names)
+    assert capsys.readouterr().out == "".join(
+        piece.text for piece in model.chat("What is the capital of France?", max_tokens=64))
+    assert len(names["tokens"]) == 32
+    exec(compile(second.replace("504, 3575, 282", "50, 51, 52"), "generation.md", "exec"), names)
+    assert capsys.readouterr().out == f"{built.greedy([50, 51, 52], 8)}\n"
 
 
 def test_a_tokenizer_that_does_not_fit(built: Built, tmp_path: Path) -> None:
