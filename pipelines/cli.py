@@ -159,6 +159,21 @@ def make_app(console: Any) -> "typer.Typer":
         _say(console, gate_module.text(found))
         raise typer.Exit(found.status)
 
+    @app.command("fleet")
+    def fleet(
+        models: Annotated[
+            list[str] | None, typer.Argument(help="MODEL[@TARGET]...; else the default models")
+        ] = None,
+        to: Annotated[str, typer.Option(help="the last stage to do")] = "report",
+        scheduler: Annotated[str | None, typer.Option(help="of a cluster; else workers here")] = None,
+        workers: Annotated[int, typer.Option(min=1, help="how many, without --scheduler")] = 2,
+    ) -> None:
+        """Does the stages of many models on a Dask cluster. Exit status 1 if one failed."""
+        from pipelines import fleet as fleet_module
+
+        raise typer.Exit(fleet_module.command(
+            models or (), to, scheduler, workers, lambda line: _say(console, line)))
+
     return app
 
 

@@ -78,7 +78,7 @@ class Digests:
         with locked(self._store.parent / ".locks" / self._store.name):
             remove_leftovers(self._store)
             known = _load(self._store) | self._new
-            write_atomic(self._store, msgspec.json.encode(_Remembered(_boot(), known)))
+            write_atomic(self._store, msgspec.json.encode(_Remembered(boot_id(), known)))
         self._new = {}
 
     def _file(self, name: str, status: os.stat_result | None) -> str:
@@ -154,11 +154,11 @@ def _load(store: Path) -> dict[str, tuple[str, Stamp]]:
         found = msgspec.json.decode(store.read_bytes(), type=_Remembered)
     except (OSError, msgspec.DecodeError):
         return {}
-    return found.files if found.boot == _boot() else {}
+    return found.files if found.boot == boot_id() else {}
 
 
 @cache
-def _boot() -> str:
+def boot_id() -> str:
     """What tells one start of the machine from another; "" where it does not say."""
     try:
         return _BOOT.read_text(encoding="ascii").strip()

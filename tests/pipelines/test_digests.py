@@ -121,7 +121,7 @@ def test_nothing_is_remembered_across_a_restart_of_the_machine(
     known = Digests(store)
     known.of(file)
     known.save()
-    monkeypatch.setattr(digests, "_boot", lambda: "another")
+    monkeypatch.setattr(digests, "boot_id", lambda: "another")
     Digests(store).of(file)
     assert len(reads) == 2
 
