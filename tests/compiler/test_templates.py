@@ -93,6 +93,8 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/reduce.cl.j2", {"variant": "tree"}),
         ("ops/reduce.cl.j2", {"variant": "lanes", "lane": None}),
         ("ops/arg_reduce.cl.j2", {"index_type": "float"}),
+        ("ops/arg_reduce.cl.j2", {"part": "half"}),
+        ("ops/arg_reduce.cl.j2", {"lanes": 8}),
         ("ops/gather_rows.cl.j2", {"index_type": "float"}),
         ("ops/scatter_rows.cl.j2", {"grain": 0}),
         ("ops/scatter_rows.cl.j2", {"index_type": "float"}),
