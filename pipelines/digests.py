@@ -22,7 +22,7 @@ import msgspec
 from blake3 import blake3
 
 from pipelines.job import write_atomic
-from pipelines.locks import locked, remove_leftovers
+from pipelines.locks import leftovers, locked, remove_leftovers
 
 #: What stands for the digest of something that does not exist.
 MISSING = "missing"
@@ -73,7 +73,7 @@ class Digests:
 
     def save(self) -> None:
         """Keeps what was learnt for the next process, beside what others have kept meanwhile."""
-        if self._store is None or not self._new:
+        if self._store is None or not (self._new or leftovers(self._store)):
             return
         with locked(self._store.parent / ".locks" / self._store.name):
             remove_leftovers(self._store)

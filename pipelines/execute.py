@@ -165,6 +165,8 @@ def _commit(stage: Stage, job: Job, staged: Job) -> None:
             if made.is_dir():
                 _remove(final)
             made.replace(final)
+    if staged.staging is not None:  # before there is a record: who finds one need not look for leftovers
+        _remove(staged.staging)
 
 
 def _lock_name(stage: Stage, job: Job) -> str:

@@ -26,7 +26,12 @@ def locked(path: Path, *, shared: bool = False, waiting: Callable[[], None] | No
         yield waited
 
 
+def leftovers(path: Path) -> list[Path]:
+    """What killed writers of ``path`` have left beside it, and what others are writing now."""
+    return list(path.parent.glob(f".{path.name}.*.tmp"))
+
+
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed writers of ``path`` have left beside it. Only for who holds the writers' lock."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    """Removes what killed writers have left of ``path``. Only for who holds the writers' lock."""
+    for leftover in leftovers(path):
         leftover.unlink(missing_ok=True)
