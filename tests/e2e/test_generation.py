@@ -190,3 +190,41 @@ def test_logits_that_are_no_numbers_are_refused(llama: Decoder) -> None:
     broken = load_weights(state, llama.programs["prefill"], llama.prefill.device)
     with pytest.raises(InputError, match="logits cannot be sampled from: their largest is nan"):
         next(generate(llama.prefill, llama.decode, broken, [1, 2, 3]))
+
+
+def prompt_inputs(length: int, **changed: Any) -> dict[str, Any]:
+    ids = np.array([prompt(length)], np.int64)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(length)[None],
+            **changed}
+
+
+def step_inputs(**changed: Any) -> dict[str, Any]:
+    return {"input_ids": np.array([[3]]), "cache_position": np.array([9]), "position_ids": np.array([[9]]),
+            "attention_mask": (np.arange(CACHE) <= 9).astype(np.int64)[None], **changed}
+
+
+@pytest.mark.parametrize(
+    ("program", "inputs", "message"),
+    [
+        ("prefill", prompt_inputs(9, attention_mask=np.ones((1, 8), np.int64)), "mask' dim 1 is 8"),
+        ("prefill", prompt_inputs(9, attention_mask=np.ones(9, np.int64)), r"int64\[9\]: expected int64\[1"),
+        ("prefill", prompt_inputs(9, attention_mask=np.ones((1, 9))), "float64: expected int64"),
+        ("prefill", prompt_inputs(9, input_ids=np.full((1, 9), VOCABULARY)), "ids' has values from 211"),
+        ("prefill", prompt_inputs(LONGEST + 1), f"'input_ids' dim 1 is {LONGEST + 1}"),
+        ("prefill", prompt_inputs(0), "'input_ids' dim 1 is 0"),
+        ("decode", step_inputs(attention_mask=np.ones((1, CACHE - 1), np.int64)), "mask' is int64"),
+        ("decode", step_inputs(input_ids=np.array([[-1]])), "'input_ids' has values from -1"),
+        ("decode", step_inputs(cache_position=np.array([CACHE])), "'cache_position' has values from 96"),
+        ("decode", step_inputs(cache_position=np.array([9, 10])), "'cache_position' is int64"),
+    ],
+)
+def test_programs_refuse_what_does_not_fit_before_they_write(
+    program: str, inputs: dict[str, Any], message: str, llama: Decoder
+) -> None:
+    llama.prefill.run(prompt_inputs(9), llama.weights)
+    states = llama.programs["decode"].states
+    before = [llama.weights.read_state(state) for state in states]
+    with pytest.raises(InputError, match=message):
+        getattr(llama, program).run(inputs, llama.weights)
+    assert before[0].any()
+    assert all(map(np.array_equal, before, map(llama.weights.read_state, states)))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from pipelines.config import load_config
+from pipelines.config import ConfigError, load_config
 from pipelines.execute import execute
 from pipelines.job import Job
 from pipelines.packages import FetchError
@@ -219,3 +219,55 @@ def test_a_local_folder_of_shards_is_one_state_dict(tmp_path: Path) -> None:
     here = job(tmp_path, "weights: {huggingface: hub}")
     execute(FETCH, here)
     check(here.source_weights, state())
+
+
+DECODER = """factory: nets:Net
+programs:
+  prefill: {inputs: {x: {shape: [1]}}}
+  decode: {inputs: {x: {shape: [1]}}}
+"""
+
+
+def tokenizer_files(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"id": 5, "content": "<end>"}]}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
+
+
+@pytest.mark.parametrize(("weights", "tokenizer", "said"), [
+    ("{file: {path: net/net.pth}}", "", [5]),
+    ("{file: {path: net.pth}}", "tokenizer: net", [5]),
+    ("{file: {path: net.pth}}", "", "there is no tokenizer.json where its weights come from"),
+    ("{file: {path: bad/net.pth}}", "", "tokenizer.json is not a tokenizer file"),
+])
+def test_the_tokenizer_of_a_decoder(tmp_path: Path, weights: str, tokenizer: str, said: object) -> None:
+    tokenizer_files(tmp_path / "net")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "tokenizer.json").write_text("no")
+    for folder in ("", "net", "bad"):
+        torch.save(state(), tmp_path / folder / "net.pth")
+    path = tmp_path / "configs" / "models" / "net.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{DECODER}weights: {weights}\n{tokenizer}\n")
+    here = Job(tmp_path, load_config(path, tmp_path), "cpu")
+    execute(FETCH, here)
+    kept = json.loads((here.tokenizer_dir / "text.json").read_text())
+    if isinstance(said, str):
+        assert said in kept["absent"]
+        assert not (here.tokenizer_dir / "tokenizer.json").exists()
+    else:
+        assert kept["stop_tokens"] == said
+        assert (here.tokenizer_dir / "tokenizer.json").read_bytes() == (
+            tmp_path / "net" / "tokenizer.json").read_bytes()
+
+
+def test_a_tokenizer_that_is_named_must_be_there(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "net.pth")
+    path = tmp_path / "configs" / "models" / "net.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(DECODER + "weights: {file: {path: net.pth}}\ntokenizer: words\n")
+    (tmp_path / "words").mkdir()
+    with pytest.raises(FetchError, match=r"tokenizer: there is no words/tokenizer\.json in the project"):
+        execute(FETCH, Job(tmp_path, load_config(path, tmp_path), "cpu"))
+    with pytest.raises(ConfigError, match="tokenizer: goes with the programs prefill and decode alone"):
+        job(tmp_path, "tokenizer: words")
