@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from npu_runtime.buffer import NPUBuffer
+from npu_runtime.buffer import NPUBuffer, as_bytes
 from npu_runtime.dtypes import Array, numpy_dtype
 from npu_runtime.errors import InputError
 from npu_runtime.program import IOSpec, Symbol
@@ -150,6 +150,7 @@ class _Loop:
         self._last_token = min((bound for bound in bounds if bound is not None), default=min(sizes) - 1)
         self.room = _room(specs)
         self.position = 0
+        self._logits: Array = np.empty(0)
         self._step = {name: np.zeros(_shape(spec), numpy_dtype(spec.dtype)) for name, spec in specs.items()}
         self._mask = self._step.get("attention_mask", np.zeros((1, self.room), np.int64))
         self._places = [self._step[name] for name in ("cache_position", "position_ids") if name in specs]
@@ -213,8 +214,11 @@ class _Loop:
         """The next token, by the device where it has chosen the best."""
         if sampler.sampling.greedy and "token" in outputs:
             return int(outputs["token"].to_numpy().flat[-1])
-        logits = outputs["logits"].to_numpy()[0, -1]
-        return sampler.choose(logits.astype(np.float32, copy=False))
+        buffer = outputs["logits"]
+        if self._logits.shape != buffer.shape:
+            self._logits = np.empty(buffer.shape, numpy_dtype(buffer.dtype))
+        buffer.device.read(buffer.memory, as_bytes(self._logits))
+        return sampler.choose(self._logits[0, -1].astype(np.float32, copy=False))
 
 
 def _known_inputs(name: str, executor: Runs, known: Sequence[str]) -> dict[str, IOSpec]:
