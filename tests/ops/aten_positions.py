@@ -168,6 +168,10 @@ REFUSED: dict[str, Call] = {
     "multinomial": (lambda x: torch.multinomial(x, 2), (p(3, 5),)),
     "complex_product": (lambda x: torch.fft.rfft(x).prod().abs(), (n(3, 8),)),
     "strides": (lambda x: (x.t() * 2).as_strided((3, 4), (1, 2)), (n(3, 8),)),
+    "multilabel_margin": (
+        lambda x: torch.nn.functional.multilabel_margin_loss(x, t([[1, -1, 0, 2]])),
+        (n(1, 4),),
+    ),
     "qr": (lambda x: torch.linalg.qr(x).R, (n(3, 3),)),
     "index_masks": (
         lambda x, m, k: torch.ops.aten.index_put(x, [m, k], torch.tensor(1.0)),

@@ -93,7 +93,7 @@ def lower_einsum(b: Builder, node: Node) -> str:
     for term, value in zip(terms, values, strict=True):
         for letter, size in zip(term, b.shape(value), strict=True):
             sizes[letter] = size if sizes.get(letter, 1) == 1 else sizes[letter]
-    kept = [set(result).union(*(other for other in terms if other is not term)) for term in terms]
+    kept = [set(result).union(*terms[:i], *terms[i + 1 :]) for i in range(len(terms))]
     for i, term in enumerate(terms):  # what only one operand has and the result has not, is summed first
         dims = tuple(d for d, letter in enumerate(term) if letter not in kept[i])
         if dims:

@@ -40,7 +40,9 @@ def decompose(ir: IR, target: Target) -> IR:
 
 def _is_inexact(node: Node) -> bool:
     """Whether PyTorch's table gives other numbers than its kernel: images of whole numbers are interpolated
-    with weights of few bits there."""
+    with weights of few bits there, and a list of labels does not end at its first -1."""
+    if "multilabel_margin_loss" in node.op:
+        return True
     return "upsample" in node.op and "nearest" not in node.op and not is_float(node.out.dtype)
 
 
