@@ -111,8 +111,8 @@ register(
                 )
             ),
             *(
-                Case(shapes, {"count": 1, "eps": 1e-5, "centred": False, "rounded": dtype})
-                for dtype in ("bfloat16", "float16")
+                Case(shapes, {"count": 1, "eps": 1e-5, "centred": centred, "rounded": dtype})
+                for dtype, centred in (("bfloat16", False), ("float16", True))
                 for shapes in (((5, 40), (40,)), ((3, 7), (7,)))
             ),
         ),
