@@ -27,7 +27,7 @@ APPENDED = [
     ("benchh: {}", 6, 'benchh: unknown key "benchh"; did you mean "bench"?'),
     ("bench:\n  repeat: 3", 7, 'bench.repeat: unknown key "repeat"; did you mean "repeats"?'),
     ("bench:\n  qqq: 3", 7,
-     'bench.qqq: unknown key "qqq"; choose from warmup, repeats, threads, sizes, profile'),
+     'bench.qqq: unknown key "qqq"; choose from warmup, repeats, threads, sizes, profile, generation'),
     ("verify:\n  dataset:\n    preprocess:\n      interpolation: bicubik", 9,
      'verify.dataset.preprocess.interpolation: unknown interpolation "bicubik"; did you mean "bicubic"?'),
     ("bench: {repeats: '3'}", 6, 'bench.repeats: expected a whole number, found the text "3"'),
