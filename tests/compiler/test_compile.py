@@ -20,6 +20,7 @@ from npu_compiler.ctext import Step, body_lines, index_text, size_text, step_tex
 from npu_compiler.dtypes import literal
 from npu_compiler.errors import CompileError, UnsupportedOpError
 from npu_compiler.ops import Case, OpDef, load_all, lowers, register
+from npu_compiler.pipeline import PASSES
 from npu_compiler.weights import Transforms, constant_exprs, first_key
 from npu_runtime import transforms
 from torch_ir import extract_ir
@@ -68,7 +69,7 @@ def test_source_lines_do_not_reach_the_program() -> None:
 def test_a_report_lists_templates_decisions_and_dumps() -> None:
     report = compile_with_report(small_ir())
     assert "ops/conv_igemm.cl.j2" in report.templates and "lib/prelude.cl.j2" in report.templates
-    assert list(report.dumps)[:2] == ["00-extracted", "01-decompose"]
+    assert list(report.dumps)[:2] == ["00-extracted", f"01-{PASSES[0].__name__}"]
     assert any(decision.startswith("conv2d pixels=18") for decision in report.decisions)
 
 
