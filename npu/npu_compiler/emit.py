@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from npu_compiler import pointwise, views
 from npu_compiler.ctext import symbol_name
 from npu_compiler.errors import Refusal, UnsupportedOpError, refusal
+from npu_compiler.half_storage import half_values
 from npu_compiler.in_place import in_place
 from npu_compiler.lowering import as_int
 from npu_compiler.ops import Cost, op_def
@@ -73,6 +74,7 @@ class Emitter:
         self._producers = {output: node for node in ir.nodes for output in node.outputs}
         self._transforms = Transforms()
         self._in_place = in_place(ir, self._constants)
+        self._halves = half_values(ir, target, self._constants)
         self._direct = self._direct_outputs()
         self._refusals: dict[str, Refusal] = {}
 
@@ -124,6 +126,7 @@ class Emitter:
         """Memory for an output of ``node`` in that output's layout; for one that is no output of the program,
         ``order`` may say which dimension comes first in memory, and so on."""
         value, spec = node.outputs[index], node.outs[index]
+        spec = replace(spec, dtype=self._halves.get(value, spec.dtype))
         if value in self._direct:
             name, info = (
                 f"output:{self._direct[value]}",
@@ -307,7 +310,8 @@ class Emitter:
                     return view
                 if value not in self._constants:
                     made = self.output(node)
-                    self.copy(self.view(source), place(made.buffer, self.view(source).spec), node)
+                    spec = TensorSpec(self.view(source).shape, made.dtype)
+                    self.copy(self.view(source), place(made.buffer, spec), node)
                     return made
         if value in self._constants:
             return self.weight(value, tuple(int(str(size)) for size in spec.shape))

@@ -79,7 +79,7 @@ def row_weight(e: Emitter, node: Node, rows: int, window: Window) -> tuple[View,
 
 def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, groups: int, op: str) -> None:
     """Emits the product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides."""
-    check_product(e, x, y, op)
+    check_product(e, node, x, y, op)
     out, inner = int(str(y.shape[1])) // groups, int(str(x.shape[1])) // groups
     products = inner * window.kernel[0] * window.kernel[1]
     rows = out if node.attrs.get("gate") is None else 2 * out
@@ -93,8 +93,9 @@ def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, group
     half = "ptx" in e.target.features and bool(node.attrs.get("half"))
     most = e.bounds(pixels)[1]
     tile = group_tile(
-        pixels=most, out=rows, products=products, groups=groups, rows=vector and not image, half=half
-    )
+        pixels=most, out=rows, products=products, groups=groups, rows=vector and not image, half=half,
+        stored=vector and x.dtype == w.dtype,
+    )  # fmt: skip
     e.decisions.append(f"{op} pixels={pixels} out={rows} products={products} groups={groups}: {tile} by rule")
     symbol_args, common = _common(e, node, x, y, w, residual, window, groups, width)
     params = {
@@ -114,7 +115,7 @@ def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, group
 
 def emit_depthwise(e: Emitter, node: Node, x: View, y: View, window: Window) -> None:
     """Emits a convolution with one input channel per output channel."""
-    check_product(e, x, y, "conv2d")
+    check_product(e, node, x, y, "conv2d")
     channels, taps = int(str(y.shape[1])), window.kernel[0] * window.kernel[1]
 
     def pack(expr: WeightExpr) -> WeightExpr:
@@ -137,9 +138,9 @@ def emit_depthwise(e: Emitter, node: Node, x: View, y: View, window: Window) -> 
     )  # fmt: skip
 
 
-def check_product(e: Emitter, x: View, y: View, op: str) -> None:
+def check_product(e: Emitter, node: Node, x: View, y: View, op: str) -> None:
     """Refuses what the kernels do not take."""
-    if x.dtype != "float32":
+    if x.dtype not in ("float32", node.attrs.get("half")):
         raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
     if index_type(e, [x, y]) != "int":
         raise Unsupported(f"{op} over more than 2**31 elements", "lower the bounds of the dynamic dimensions")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 FEW_ROWS = 4
 #: Tiles of 64 x 64 from which on a device is busy with tiles that share local memory.
 MANY_TILES = 256
+#: Work-groups below which some of its compute units have nothing to do.
+BUSY_GROUPS = 132
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +29,17 @@ class GroupTile:
     channels_first: bool = True
 
 
-def group_tile(*, pixels: int, out: int, products: int, groups: int, rows: bool, half: bool) -> GroupTile:
+def group_tile(
+    *, pixels: int, out: int, products: int, groups: int, rows: bool, half: bool, stored: bool = False
+) -> GroupTile:
     """The tile for ``pixels`` rows at most, ``out`` channels per group and ``products`` per result.
 
     ``rows``: whether a pixel's products are one vector-aligned run. ``half``: whether tensor cores may take
-    the product."""
+    the product. ``stored``: whether the input is in their dtype already, in vectors."""
     if rows and groups == 1 and pixels <= (FEW_ROWS if half else 2 * FEW_ROWS):
         return _rows(pixels, out, products)
     if half:
-        return _tensor(pixels, out, products)
+        return _tensor(pixels, out, products, stored)
     return GroupTile("tile", "ops/matmul_tiled.cl.j2", 256, 64, 64, {}, "64x64", channels_first=False)
 
 
@@ -47,11 +51,19 @@ def _rows(pixels: int, out: int, products: int) -> GroupTile:
     return GroupTile("rows", "ops/matvec_group.cl.j2", 256, pixels, channels, params, f"{pixels}x{channels}")
 
 
-def _tensor(pixels: int, out: int, products: int) -> GroupTile:
+def _tensor(pixels: int, out: int, products: int, stored: bool) -> GroupTile:
     tiles = -(-pixels // 64) * -(-out // 64)
     if tiles >= MANY_TILES:
-        mt, nt, wm, wn = (2, 8, 2, 2) if out >= 128 else (2, 4, 2, 2)
-        params = {"mt": mt, "nt": nt, "wm": wm, "wn": wn}
+        stages = 0
+        if out < 128:
+            mt, nt, wm, wn = (2, 4, 2, 2) if products < 256 else (4, 4, 2, 2)
+        elif pixels < 1024:
+            mt, nt, wm, wn = 2, 8, 2, 2
+        elif stored and -(-pixels // 128) * -(-out // 128) < BUSY_GROUPS:
+            mt, nt, wm, wn, stages = 4, 4, 2, 4, 3  # too few work-groups to hide the way to memory otherwise
+        else:
+            mt, nt, wm, wn = 4, 8, 2, 2
+        params = {"mt": mt, "nt": nt, "wm": wm, "wn": wn, "stages": stages}
         bm, bn = 16 * mt * wm, 8 * nt * wn
         return GroupTile(
             "mma", "ops/matmul_mma.cl.j2", 32 * wm * wn, bm, bn, params, f"{bm}x{bn}", channels_first=True

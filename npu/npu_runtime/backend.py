@@ -56,6 +56,10 @@ class Backend(ABC):
     """Compute units in use."""
     alignment: int
     """Regions of memory start at multiples of this many bytes."""
+    largest: int
+    """Bytes of the largest memory that can be allocated."""
+    shares_arenas: bool
+    """Whether kernels take regions of one memory as readily as memories of their own."""
     domain: object
     """Backends of equal domain can use each other's memory."""
 

@@ -20,6 +20,14 @@ from pathlib import Path
 _VARIABLE = "OCL_ICD_VENDORS"
 _SYSTEM = Path("/etc/OpenCL/vendors")
 _NVIDIA = "libnvidia-opencl.so.1"
+#: Where containers and distributions have NVIDIA's driver, outside of the linker's path.
+_NVIDIA_FOLDERS = tuple(
+    Path(folder)
+    for folder in (
+        *("/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"),
+        *("/usr/lib/wsl/lib", "/run/opengl-driver/lib"),
+    )
+)
 
 
 def pip_drivers() -> dict[str, Path]:
@@ -41,7 +49,8 @@ def icd_entries() -> dict[str, str]:
         if path.name not in known:
             entries[f"{name}.icd"] = str(path)
     if _NVIDIA not in known:
-        entries["nvidia.icd"] = _NVIDIA  # the loader ignores a library that does not exist
+        places = (str(folder / _NVIDIA) for folder in _NVIDIA_FOLDERS if (folder / _NVIDIA).exists())
+        entries["nvidia.icd"] = next(places, _NVIDIA)  # the loader ignores a library that does not exist
     return entries
 
 

@@ -19,6 +19,7 @@ from npu_runtime.errors import DeviceError, InputError
 from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
 from npu_runtime.program import HOST_CHECKED, Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
+from npu_runtime.scratch import slots
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
 from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
@@ -268,8 +269,8 @@ class Executor:
         self._changes = tuple(self._states[name] for name in sorted(written))
 
     def _bind_scratch(self) -> None:
-        """Regions of one arena. Offsets are stretched where the device aligns regions more coarsely than they
-        are: what did not overlap still does not."""
+        """Regions of one arena, or memories that buffers have one after the other. Offsets are stretched
+        where the device aligns regions more coarsely than they are: what did not overlap still does not."""
         scratch = self._buffers["scratch"]
         if not scratch:
             return
@@ -283,6 +284,12 @@ class Executor:
                     "offset can be stretched to"
                 )
         ends = [buffer.offset * stretch + max(1, evaluate(buffer.nbytes, {})) for buffer in scratch]
+        if max(ends) > self.device.largest or not self.device.shares_arenas:
+            for slot in slots(scratch):
+                memory = self.device.allocate(slot.nbytes)
+                for buffer in slot.buffers:
+                    self._bind(buffer.name, memory)
+            return
         arena = self.device.allocate(max(ends))
         for buffer in scratch:
             self._bind(

@@ -66,11 +66,12 @@ class NullDevice(Backend):
     launched so far.
     """
 
-    def __init__(self, *, alignment: int = 128, kind: str = "cpu") -> None:
+    def __init__(self, *, alignment: int = 128, kind: str = "cpu", largest: int = 1 << 62) -> None:
         self.name, self.driver, self.vendor = "null", "1", "null"
         self.kind = "gpu" if kind == "gpu" else "cpu"
         self.threads = 1
         self.alignment = alignment
+        self.largest, self.shares_arenas = largest, kind != "gpu"
         self.domain = self
         self.launched: list[str] = []
 
@@ -80,6 +81,8 @@ class NullDevice(Backend):
     def allocate(self, nbytes: int) -> Memory:
         if nbytes < 0:
             raise DeviceError(f"cannot allocate {nbytes} bytes")
+        if nbytes > self.largest:
+            raise DeviceError(f"null cannot allocate {nbytes} bytes: its largest buffer has {self.largest}")
         size = max(1, nbytes)
         return Memory(size, _area(_Store(np.zeros(size, np.uint8)), 0, size))
 

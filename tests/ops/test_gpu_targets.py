@@ -18,6 +18,7 @@ import torch
 from op_graphs import Sample, samples
 from test_registry import magnitude
 
+from npu_compiler.compiler import compile_ir
 from npu_compiler.ops import Case, load_all
 from npu_compiler.target import load_target
 from npu_runtime.device import list_devices
@@ -25,6 +26,8 @@ from npu_runtime.executor import Executor
 from npu_runtime.null_device import NullDevice
 from npu_runtime.program import CompiledProgram
 from npu_runtime.weight_loader import load_weights
+from torch_ir import extract_ir
+from torch_ir.ir import IR, Node
 
 TARGETS = {name: load_target(name) for name in ("gpu", "nvidia")}
 #: The targets whose programs some device here runs.
@@ -45,6 +48,16 @@ class HalfSample(Sample):
     def arrays(self) -> dict[int, np.ndarray[Any, Any]]:
         half: Any = HALVES[str(self.case.attrs["half"])]
         return {at: array.astype(half).astype(array.dtype) for at, array in super().arrays().items()}
+
+    def graph(self) -> IR:
+        """With a copy of the input in front, which may lie in 16 bits."""
+        ir = super().graph()
+        *nodes, last = ir.nodes
+        if last.inputs[0] == "x0":
+            spec, attrs = ir.inputs["x0"], {"dtype": "torch.float32"}
+            nodes.append(Node("x0.moved", "cast", ("x0",), ("x0.moved",), (spec,), attrs))
+            last = replace(last, inputs=("x0.moved", *last.inputs[1:]))
+        return replace(ir, nodes=(*nodes, last))
 
 
 def _linear(rows: int, out: int, inner: int, half: str, **more: Any) -> Case:
@@ -127,12 +140,56 @@ def test_nothing_is_written_outside_its_memory(ran: graphs.Ran) -> None:
     assert ran.damage == []
 
 
+class Block(torch.nn.Module):
+    """Convolutions with a residual behind a pool, then a gated layer: what lies in 16 bits between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 16, 5, padding=2)
+        self.second = torch.nn.Conv2d(16, 16, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(16)
+        self.gate, self.up = (torch.nn.Linear(16 * 9, 48, bias=False) for _ in range(2))
+        self.down = torch.nn.Linear(48, 7)
+
+    def forward(self, x: Any) -> Any:
+        y = torch.nn.functional.max_pool2d(self.first(x).relu(), 3, 2)
+        y = (self.norm(self.second(y)) + y).relu()
+        y = torch.nn.functional.layer_norm(y.flatten(1), (16 * 9,))
+        return self.down(torch.nn.functional.silu(self.gate(y)) * self.up(y))
+
+
+@pytest.mark.filterwarnings("ignore:block main was compiled for")
+@pytest.mark.parametrize("target", RUNNING)
+@pytest.mark.parametrize("half", HALVES)
+def test_a_model_of_16_bits_is_rounded_where_the_model_rounds(
+    half: str, target: str, guarded: graphs.GuardedDevice
+) -> None:
+    if target == "nvidia" and guarded.vendor != "nvidia":
+        pytest.skip(f"inline PTX cannot run on {guarded.name}")
+    torch.manual_seed(3)
+    module, x = Block().eval().to(getattr(torch, half)), torch.randn(5, 3, 7, 8).to(getattr(torch, half))
+    program = compile_ir(extract_ir(module, (x,), model_name="block"), target=target)
+    loads = [text for text in program.kernel_sources.values() if "__global const ushort *restrict x" in text]
+    assert len(loads) >= 4, "nothing lies in 16 bits"
+    state = {key: graphs.array(value) for key, value in module.state_dict().items()}
+    ran = graphs.run(program, guarded, {program.input_specs[0].name: graphs.array(x)}, state, guarded=True)
+    with torch.no_grad():
+        expected = module.float()(x.float()).numpy()
+    (got,) = (array.astype(np.float32) for array in ran.outputs.values())
+    assert np.linalg.norm(got - expected) < (4e-3 if half == "float16" else 3e-2) * np.linalg.norm(expected)
+    assert ran.damage == []
+
+
 def test_programs_for_nvidia_make_sound_calls() -> None:
     """Every argument, size and order is checked; the kernels are not built."""
     chosen = {name: sample for name, sample in SAMPLES.items() if _is_short(sample)}
     program = program_of(chosen, "nvidia")
     variants = {step.kernel.split("__")[0] for step in program.steps}
-    assert {"linear_f32_mma", "linear_f32_split", "linear_f32_rows", "conv2d_f32_split"} <= variants
+    for kind in ("f16", "bf16"):
+        names = (f"{op}_{kind}_{variant}" for op in ("linear", "conv2d") for variant in ("mma", "split"))
+        assert {*names} - {f"conv2d_{kind}_mma"} <= variants
+    assert {"linear_bf16_rows", "linear_f32_rows", "linear_f32_tile"} <= variants
+    assert any("cp.async" in source for source in program.kernel_sources.values())
     assert any("mma.sync" in source for source in program.kernel_sources.values())
     device = NullDevice()
     inputs: dict[str, Any] = {}

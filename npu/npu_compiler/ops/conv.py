@@ -127,7 +127,7 @@ def _emit_conv(e: Emitter, node: Node) -> None:
     x, y = e.view(node.inputs[0]), e.output(node)
     kernel = (int(str(kernel_height)), int(str(kernel_width)))
     groups = as_int(node.attrs["groups"])
-    depthwise_fits = groups > 1 and per_group == 1 and x.shape[1] == y.shape[1] and x.dtype == "float32"
+    depthwise_fits = groups > 1 and per_group == 1 and x.shape[1] == y.shape[1]
     if e.target.group > 1:
         stride, dilation = as_ints(node.attrs["stride"], 2), as_ints(node.attrs["dilation"], 2)
         window = Window(kernel, (stride[0], stride[1]), pads_of(node.attrs), (dilation[0], dilation[1]))
@@ -231,7 +231,7 @@ def _emit_linear(e: Emitter, node: Node) -> None:
     x = e.view(node.inputs[0])
     if (
         not all(e.is_constant(value) for value in node.inputs[1:3] if value is not None)
-        or x.dtype != "float32"
+        or node.out.dtype != "float32"
     ):
         _emit_product(e, node, x)
         return

@@ -99,7 +99,11 @@ def _emit(e: Emitter, node: Node) -> None:
         "index_type": kind,
         "symbols": symbols,
         "rows": rows,
-        **({"group": group} if group > 1 else _chains(rows, value_width // lanes)),
+        **(
+            {"group": group, "out_type": SHORT[out.dtype]}
+            if group > 1
+            else _chains(rows, value_width // lanes)
+        ),
         "lanes": lanes,
         "width": width,
         "value_width": value_width,

@@ -64,7 +64,11 @@ def _emit(e: Emitter, node: Node) -> None:
     params = {
         "symbols": symbols,
         "length": size_text(length),
-        **({"group": e.target.group} if group else {"rows": size_text(rows), "grain": grain, "lanes": lanes}),
+        **(
+            {"group": e.target.group, "y_type": SHORT[y.dtype]}
+            if group
+            else {"rows": size_text(rows), "grain": grain, "lanes": lanes}
+        ),
         "rounded": SHORT[rounded] if rounded else None,
         "x_base": size_text(x.offset),
         "centred": bool(node.attrs["centred"]),

@@ -196,6 +196,7 @@ def _emit_gather(e: Emitter, node: Node) -> None:
         "offset": size_text(table.offset),
         "index_offset": size_text(index.offset),
         "wrap": wrap,
+        "group": e.target.group,
     }
     e.call(
         "gather_rows",
@@ -210,7 +211,8 @@ def _emit_gather(e: Emitter, node: Node) -> None:
             BufferUse(out.buffer, "w"),
             *symbol_args,
         ],
-        global_size=(product(index.shape),),
+        global_size=(product(index.shape) * e.target.group,),
+        local_size=(e.target.group,) if e.target.group > 1 else None,
         cost=Cost(0, out.spec.nbytes, out.spec.nbytes),
         indexes=unchecked,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import size_text
-from npu_compiler.dtypes import SHORT
+from npu_compiler.dtypes import HALF, SHORT
 from npu_compiler.errors import Unsupported
 from npu_compiler.group_products import places_of, strides_of
 from npu_compiler.lowering import Builder, as_int, as_ints
@@ -44,11 +44,11 @@ def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 def _emit(e: Emitter, node: Node) -> None:
     x = e.view(node.inputs[0])
-    if x.dtype != "float32":
-        raise Unsupported(f"pooling of dtype {x.dtype}", "convert the model to float32")
-    if e.target.group > 1:
+    if e.target.group > 1 and x.dtype in (*HALF, "float32"):
         _emit_point(e, node, x)
         return
+    if x.dtype != "float32":
+        raise Unsupported(f"pooling of dtype {x.dtype}", "convert the model to float32")
     if not is_vector_view(e, x):
         blocked = e.scratch(f"{node.name}:nhwc8", TensorSpec(x.shape, x.dtype, "nhwc8"))
         e.copy(x, blocked, node)
@@ -129,8 +129,8 @@ def _emit_point(e: Emitter, node: Node, x: View) -> None:
         node.op, "point", "ops/pool_point.cl.j2", params,
         node=node,
         args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *symbol_args],
-        global_size=(ceil_div(x.shape[1], 32) * 32, y.shape[2] * y.shape[3], x.shape[0]),
-        local_size=(32, 1, 1),
+        global_size=(ceil_div(x.shape[1], 32) * 32, ceil_div(y.shape[2] * y.shape[3], 4) * 4, x.shape[0]),
+        local_size=(32, 4, 1),
         cost=Cost(node.out.numel * kernel[0] * kernel[1], x.spec.nbytes, y.spec.nbytes),
     )  # fmt: skip
 
