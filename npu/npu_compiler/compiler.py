@@ -24,6 +24,7 @@ from npu_runtime.program import (
     Buffer,
     BufferArg,
     CompiledProgram,
+    Guard,
     IOSpec,
     Kernel,
     ScalarArg,
@@ -180,7 +181,10 @@ def assemble(ir: IR, emitted: Emitted, target: Target, program: str) -> Compiled
         device_type=target.device_type,
         options=target.options,
         symbols=tuple(Symbol(name, low, high) for name, (low, high) in ir.symbols.items()),
-        guards=(),
+        guards=tuple(
+            Guard(_dim(guard.left), _dim(guard.right), guard.relation)  # type: ignore[arg-type]
+            for guard in ir.guards
+        ),
         input_specs=tuple(
             IOSpec(name, _dims(spec.shape), spec.dtype, *emitted.input_bounds.get(name, (None, None)))
             for name, spec in ir.inputs.items()

@@ -25,9 +25,9 @@ def subgraph(
     mapping = {name: key for name, key in ir.weight_name_mapping.items() if name in used}
     keys = set(mapping.values()) | {state.key for state in states.values() if state.persistent}
     given = {name: specs[name] for name in inputs}
-    needed = _symbols(nodes, given.values())
+    needed = _symbols(nodes, given.values()).union(*(guard.symbols for guard in ir.guards))
     given.update(carriers(ir.inputs, needed, given))
-    needed = _symbols(nodes, given.values())
+    needed |= _symbols(nodes, given.values())
     return replace(
         ir,
         inputs=given,

@@ -153,7 +153,7 @@ def bind(program: CompiledProgram, shapes: Mapping[str, Sequence[int]]) -> dict[
                 )
                 formula = "" if isinstance(dim, int) else f" ({dim}{because})"
                 raise InputError(f"input {spec.name!r} dim {axis} is {size}: expected {expected}{formula}")
-    _check_guards(program.guards, values)
+    _check_guards(program.guards, values, setters)
     return values
 
 
@@ -162,12 +162,13 @@ def _range(dim: Dim, found: tuple[int, int], low: int, high: int) -> str:
     return f"this program takes {factor * low + offset} to {factor * high + offset} there ({dim})"
 
 
-def _check_guards(guards: Collection[Guard], values: Values) -> None:
+def _check_guards(guards: Collection[Guard], values: Values, setters: Mapping[str, str]) -> None:
     for guard in guards:
         left, right = evaluate(guard.left, values), evaluate(guard.right, values)
         if left > right or (guard.relation == "==" and left != right):
+            named = sorted(symbols_of(guard.left) | symbols_of(guard.right))
+            sizes = ", ".join(f"{name} = {values[name]} from {setters[name]}" for name in named)
             says = guard.message or f"{guard.left} {guard.relation} {guard.right} must hold"
             raise InputError(
-                f"the input shapes ({', '.join(f'{k} = {v}' for k, v in values.items())}) do not fit "
-                f"this program: {says} (here {left} and {right})"
+                f"the input shapes ({sizes}) do not fit this program: {says} (here {left} and {right})"
             )

@@ -19,10 +19,14 @@ def export(
 
     A dynamic size is taken for any number within its bounds: PyTorch would otherwise ask at every slice
     whether it is 0 or 1, and refuse bounds in which the answers differ. Where a graph needs those answers,
-    they are those for larger numbers.
+    they are those for larger numbers. Where the module works for some of the declared sizes only, as for
+    multiples of 8, that becomes a condition of the graph.
     """
     config = import_module("torch.fx.experimental._config")
-    for any_size in (True, False):
+    program = failure = None
+    for any_size, as_conditions in ((True, False), (False, False), (True, True)):
+        if as_conditions and "Constraints violated" not in str(failure):
+            break
         with (
             warnings.catch_warnings(record=True) as caught,
             torch.no_grad(),
@@ -31,13 +35,16 @@ def export(
             warnings.simplefilter("always")
             try:
                 program = torch.export.export(
-                    model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
+                    model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False,
+                    prefer_deferred_runtime_asserts_over_guards=as_conditions,
                 )
                 break
             except Exception as error:
-                if any_size and dynamic_shapes:
-                    continue
-                raise IRError(_export_message(name, error)) from error
+                failure = failure if as_conditions else error
+                if not dynamic_shapes:
+                    break
+    if program is None:
+        raise IRError(_export_message(name, failure)) from failure
     for warning in caught:
         text = str(warning.message)
         lost = _lost_attributes(model, text)
@@ -76,7 +83,7 @@ _OF_VALUES = (
 )
 
 
-def _export_message(name: str, error: Exception) -> str:
+def _export_message(name: str, error: Exception | None) -> str:
     text = str(error).split("The error above occurred when")[0].strip()
     text = text if len(text) <= 1000 else f"{text[:1000]}..."
     if "Constraints violated" in text:

@@ -11,6 +11,7 @@ from torch_ir.errors import IRError
 from torch_ir.expr import Dim, symbol
 from torch_ir.functionalize import Functional, NotSimpleError, base_name, functionalize, live_nodes
 from torch_ir.fx_reader import ReadGraph, read_graph, spec_of
+from torch_ir.guards import guards_of
 from torch_ir.ir import IR, Constant, Node, Output, State, TensorSpec
 from torch_ir.source_lines import source_line
 
@@ -121,6 +122,7 @@ class _Extraction:
 
     def run(self, output_names: Sequence[str] | None) -> IR:
         symbols, bounds = self._symbols()
+        self._guards = guards_of(self._name, self._program, symbols, bounds)
         try:
             graph = self._graph(symbols)
             _check_inference(self._name, graph.nodes)
@@ -276,6 +278,7 @@ class _Extraction:
             states,
             dict(bounds),
             str(self._torch.__version__),
+            guards=self._guards,
         )
 
     def _data(self, key: str, or_zeros: bool = False) -> bytes | None:

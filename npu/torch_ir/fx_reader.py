@@ -55,10 +55,11 @@ def spec_of(value: Any, symbols: Mapping[str, Dim], name: str) -> TensorSpec:
 
 def to_dim(size: Any, symbols: Mapping[str, Dim], name: str) -> Dim:
     """A size of PyTorch (int or SymInt) as a Dim."""
-    return int(size) if isinstance(size, int) else _convert(size.node.expr, symbols, name)
+    return int(size) if isinstance(size, int) else convert(size.node.expr, symbols, name)
 
 
-def _convert(sympy: Any, symbols: Mapping[str, Dim], name: str) -> Dim:
+def convert(sympy: Any, symbols: Mapping[str, Dim], name: str) -> Dim:
+    """A size of sympy's as a Dim. Raises ``IRError`` for one outside the grammar, or of unknown symbols."""
     kind = type(sympy).__name__
     if sympy.is_Integer:
         return int(sympy)
@@ -69,13 +70,13 @@ def _convert(sympy: Any, symbols: Mapping[str, Dim], name: str) -> Dim:
                 "boolean mask or the like); only sizes that follow from input shapes can be compiled"
             )
         return symbols[sympy.name]
-    args = [_convert(arg, symbols, name) for arg in sympy.args] if kind != "Pow" else []
+    args = [convert(arg, symbols, name) for arg in sympy.args] if kind != "Pow" else []
     if kind == "Add":
         return _fold(args, lambda a, b: a + b)
     if kind == "Mul":
         return _fold(args, lambda a, b: a * b)
     if kind == "Pow" and sympy.args[1].is_Integer and int(sympy.args[1]) > 0:
-        return _fold([_convert(sympy.args[0], symbols, name)] * int(sympy.args[1]), lambda a, b: a * b)
+        return _fold([convert(sympy.args[0], symbols, name)] * int(sympy.args[1]), lambda a, b: a * b)
     if kind in ("FloorDiv", "CleanDiv"):
         return args[0] // args[1]
     if kind in ("Mod", "PythonMod"):

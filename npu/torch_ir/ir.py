@@ -134,6 +134,23 @@ class State:
     data: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What must hold between sizes: ``left`` equals ``right``, or ("<=") is at most ``right``."""
+
+    left: Dim
+    right: Dim
+    relation: str = "=="
+
+    @property
+    def text(self) -> str:
+        return f"{self.left} {self.relation} {self.right}"
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        return symbols_of(self.left) | symbols_of(self.right)
+
+
 @dataclass(frozen=True)
 class IR:
     """A program's graph. Mappings keep their order, which is part of the value."""
@@ -153,6 +170,8 @@ class IR:
     """symbol -> smallest and largest value, inclusive."""
     pytorch_version: str = ""
     ir_version: int = IR_VERSION
+    guards: tuple[Guard, ...] = ()
+    """What must hold between the symbols."""
 
     def save(self, path: str | Path) -> None:
         """Writes the IR file (JSON), whole or not at all."""
@@ -245,6 +264,9 @@ def _problems(ir: IR) -> Iterator[str]:
     for name, (low, high) in ir.symbols.items():
         if not 0 <= low <= high:
             yield f"symbol {name}: bounds {low} to {high}"
+    for guard in ir.guards:
+        if guard.relation not in ("==", "<=") or not guard.symbols <= ir.symbols.keys():
+            yield f"guard {guard.text}: unknown relation or undeclared symbol"
     for name, spec in ir.weights.items():
         if any(isinstance(dim, int) and dim < 0 for dim in spec.shape):
             yield f"weight {name}: negative size in {spec.shape}"

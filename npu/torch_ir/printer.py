@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, parse
-from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Node, Output, State, TensorSpec
+from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Guard, Node, Output, State, TensorSpec
 
 _T = TypeVar("_T")
 _SHORT = {name: re.sub(r"(b?)([fuic])[a-z]+(\d+)", r"\1\2\3", name) for name in ITEM_SIZE}
@@ -39,6 +39,7 @@ def to_text(ir: IR) -> str:
     versions: dict[str, Attr] = {"pytorch_version": ir.pytorch_version, "ir_version": ir.ir_version}
     lines = [f"ir {_name(ir.name)} {_attrs(versions)}"]
     lines += [f"symbol {_name(name)} = {low}..{high}" for name, (low, high) in ir.symbols.items()]
+    lines += [f"guard {json.dumps(guard.text)}" for guard in ir.guards]
     lines += [f"input {_name(name)} : {_spec(spec)}" for name, spec in ir.inputs.items()]
     lines += [f"weight {_name(name)} : {_spec(spec)}" for name, spec in ir.weights.items()]
     lines += [f"bind {_name(name)} = {_name(key)}" for name, key in ir.weight_name_mapping.items()]
@@ -80,7 +81,7 @@ def from_text(text: str) -> IR:
                 continue
             scanner.expect(keyword)
             name = scanner.name()
-            item = _KEYWORDS[keyword](scanner)
+            item: Any = _read_guard(name) if keyword == "guard" else _KEYWORDS[keyword](scanner)
             scanner.end()
             if keyword == "output":
                 outputs.append(Output(name, item))
@@ -108,6 +109,7 @@ def from_text(text: str) -> IR:
         parts["state"],
         parts["symbol"],
         str(versions.get("pytorch_version", "")),
+        guards=tuple(parts["guard"].values()),
     )
     ir.verify("reading its text form")
     return ir
@@ -272,6 +274,12 @@ def _read_symbol(scanner: _Scanner) -> tuple[int, int]:
     return int(low), int(high)
 
 
+def _read_guard(text: str) -> Guard:
+    relation = next((word for word in (" == ", " <= ") if word in text), "")
+    left, _, right = text.partition(relation or "?")
+    return Guard(parse(left), parse(right), relation.strip())
+
+
 def _read_spec(scanner: _Scanner) -> TensorSpec:
     scanner.expect(":")
     return scanner.spec()
@@ -328,6 +336,7 @@ def _read_node(scanner: _Scanner) -> Node:
 _KEYWORDS: Mapping[str, Callable[[_Scanner], Any]] = {
     "ir": lambda scanner: scanner.attrs(),
     "symbol": _read_symbol,
+    "guard": lambda scanner: None,
     "input": _read_spec,
     "weight": _read_spec,
     "bind": _read_reference,

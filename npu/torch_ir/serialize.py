@@ -20,7 +20,7 @@ from torch_ir import public_format
 from torch_ir.constants import from_nested, nested_shape, to_nested
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, parse
-from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Node, Output, State, TensorSpec
+from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Guard, Node, Output, State, TensorSpec
 from torch_ir.json_file import read_json
 
 GETITEM = "<built-in function getitem>"
@@ -78,6 +78,7 @@ class FileEntry(msgspec.Struct):
     ir_version: int | None = None
     symbols: list[SymbolEntry] = []
     states: list[StateEntry] = []
+    guards: list[tuple[int | str, str, int | str]] = []
 
 
 def save_ir(ir: IR, path: str | Path) -> None:
@@ -169,6 +170,8 @@ class _Writer:
         file["symbols"] = [
             {"name": name, "lower": low, "upper": high} for name, (low, high) in ir.symbols.items()
         ]
+        if ir.guards:
+            file["guards"] = [[_dim(g.left), g.relation, _dim(g.right)] for g in ir.guards]
         file["states"] = [self._state(name, state) for name, state in ir.states.items()]
         return file
 
@@ -294,6 +297,7 @@ class _Reader:
             states,
             {item.name: (item.lower, item.upper) for item in entry.symbols},
             entry.pytorch_version,
+            guards=tuple(Guard(parse(left), parse(right), by) for left, by, right in entry.guards),
         )
 
     def _value(self, name: str) -> str:
