@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipelines.job import Job
+if TYPE_CHECKING:  # the process that looks for a device does without what reads configurations
+    from pipelines.job import Job
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def find(target: str) -> Found:
 
 def ask(target: str, root: Path) -> Found | Absent:
     """``find`` in a process of its own."""
-    command = [sys.executable, "-m", "pipelines", "device", target]
+    command = [sys.executable, "-m", "pipelines.devices", target]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return Found(**json.loads(done.stdout.splitlines()[-1]))
@@ -55,3 +57,10 @@ def ask(target: str, root: Path) -> Found | Absent:
 def on(job: Job, device: Found) -> Job:
     """``job`` measured on ``device``."""
     return replace(job, device=device.slug, selector=device.selector, device_id=device.identity)
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(asdict(find(sys.argv[1]))))
+    except Exception as failure:  # the message is for people, who see it as the reason of an absence
+        sys.exit(f"error: {failure}")
