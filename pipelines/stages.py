@@ -139,6 +139,7 @@ STAGES: tuple[Stage, ...] = (
               "pipelines.reference", "pipelines.extract", "pipelines.huggingface",
               "pipelines.inputs", "pipelines.datasets", "pipelines.metrics",
               "pipelines.sentences", "pipelines.results", "pipelines.factory", "pipelines.continuations",
+              "pipelines.chat",
               "pipelines.tokenizer", "pipelines.token_bytes"),
         libraries=("torch", "numpy", "pillow", "tokenizers"), builds_model=_always, device=True,
     ),
