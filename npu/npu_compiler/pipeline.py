@@ -28,7 +28,7 @@ from npu_compiler.passes.fuse_rotary import fuse_rotary
 from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
-from npu_compiler.passes.strides import resolve_strides
+from npu_compiler.passes.resolve_strides import resolve_strides
 from npu_compiler.target import Target
 from torch_ir.ir import IR, verify
 from torch_ir.printer import to_text

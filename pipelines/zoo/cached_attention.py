@@ -71,10 +71,13 @@ def attend(
     if _current:
         _current[-1].attended += 1
         attention_mask = _current[-1].within(sliding_window)
-    if softcap is None:
+    if softcap is None and isinstance(query.shape[2], int):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    if softcap is None:  # NOTE: the library asks whether there is one query, and so excludes that length
+        y = nn.functional.scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling)
+        return y.transpose(1, 2).contiguous(), None
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:

@@ -16,7 +16,7 @@ from npu_compiler.views import View
 from torch_ir.expr import Dim
 from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
-#: Of a node whose input is known to be its whole storage, row-major: ``passes/strides.py`` sets it.
+#: Of a node whose input is known to be its whole storage, row-major: ``passes/resolve_strides.py`` sets it.
 OF_STORAGE = "_of_storage"
 
 
