@@ -17,7 +17,7 @@ from npu_compiler.products import (
 )
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.tuning import depthwise_tile
-from npu_compiler.views import View
+from npu_compiler.views import View, places_of
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import Node
@@ -78,13 +78,10 @@ def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
         x.strides[0],
         x.strides[2],
         x.strides[3],
-        y.offset,
-        y.strides[0],
-        y.strides[3],
-        y.strides[1],
+        *places_of("y", y).values(),
     ]
     if residual is not None:
-        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+        scalars += places_of("residual", residual).values()
     params = {
         "kh": kernel[0],
         "kw": kernel[1],

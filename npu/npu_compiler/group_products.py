@@ -15,7 +15,7 @@ from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.products import conv_cost, residual_view, round_up
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.views import View
+from npu_compiler.views import View, places_of, strides_of
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import Attr, Node
@@ -177,19 +177,6 @@ def _common(
         "gate": None if gate is None else epilogue_lines(gate),
         "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
     }
-
-
-def strides_of(prefix: str, view: View) -> dict[str, Dim]:
-    """Where an image's elements lie: its offset and the strides of n, h, w and c."""
-    n, c, h, w = view.strides
-    return {f"{prefix}_{key}": dim for key, dim in zip(("off", "sn", "sh", "sw", "sc"),
-                                                       (view.offset, n, h, w, c), strict=True)}  # fmt: skip
-
-
-def places_of(prefix: str, view: View) -> dict[str, Dim]:
-    """The same for an image whose pixels lie one after the other: offset, n, pixel and c."""
-    n, c, _, w = view.strides
-    return {f"{prefix}_off": view.offset, f"{prefix}_sn": n, f"{prefix}_sp": w, f"{prefix}_sc": c}
 
 
 def _call(

@@ -14,7 +14,7 @@ from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.tuning import panel_width
-from npu_compiler.views import View, reshape
+from npu_compiler.views import View, places_of, reshape
 from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div
@@ -208,13 +208,10 @@ def igemm(
         x.strides[3],
         x.strides[1],
         body,
-        y.offset,
-        y.strides[0],
-        y.strides[3],
-        y.strides[1],
+        *places_of("y", y).values(),
     ]
     if residual is not None:
-        scalars += [residual.offset, residual.strides[0], residual.strides[3], residual.strides[1]]
+        scalars += places_of("residual", residual).values()
     unroll = next(step for step in (4, 3, 2, 1) if inner % step == 0)
     sums = tile.mr * tile.nv
     parts = next(part for part in (4, 2, 1) if unroll % part == 0 and (part == 1 or part * sums <= CHAINS))

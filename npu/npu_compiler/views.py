@@ -174,3 +174,16 @@ def reinterpret(view: View, dtype: str) -> View | None:
 def nbytes(spec: TensorSpec) -> Dim:
     """Bytes of memory that a value in its layout takes, padding included."""
     return layout_numel(spec) * ITEM_SIZE[spec.dtype]
+
+
+def strides_of(prefix: str, view: View) -> dict[str, Dim]:
+    """Where an image's elements lie: its offset and the strides of n, h, w and c, under names of kernels."""
+    n, c, h, w = view.strides
+    return {f"{prefix}_{key}": dim for key, dim in zip(("off", "sn", "sh", "sw", "sc"),
+                                                       (view.offset, n, h, w, c), strict=True)}  # fmt: skip
+
+
+def places_of(prefix: str, view: View) -> dict[str, Dim]:
+    """The same for an image whose pixels lie one after the other: offset, n, pixel and c."""
+    n, c, _, w = view.strides
+    return {f"{prefix}_off": view.offset, f"{prefix}_sn": n, f"{prefix}_sp": w, f"{prefix}_sc": c}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,6 +125,16 @@ class Sample:
         result = self.op.reference(torch, *tensors, **self.case.attrs)
         results = [result] if isinstance(result, torch.Tensor) else list(result)
         return [tensor.numpy() for tensor in results]
+
+
+def operands(chosen: Mapping[str, Sample]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs and the weights of the samples' graphs side by side, by name."""
+    inputs: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    for key, sample in chosen.items():
+        for position, array in sample.arrays().items():
+            (weights if position in sample.case.constant else inputs)[f"{key}.x{position}"] = array
+    return inputs, weights
 
 
 def samples() -> list[Sample]:

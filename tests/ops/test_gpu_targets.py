@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from op_graphs import Sample, samples
+from op_graphs import Sample, operands, samples
 from test_registry import magnitude
 
 from npu_compiler.compiler import compile_ir
@@ -115,11 +115,7 @@ def ran(request: pytest.FixtureRequest, guarded: graphs.GuardedDevice) -> graphs
         for item in request.session.items
         if graphs.is_for(item, "sample", guarded) and item.module.__name__ == __name__  # type: ignore[attr-defined]
     }
-    inputs: dict[str, Any] = {}
-    weights: dict[str, Any] = {}
-    for key, sample in chosen.items():
-        for position, array in sample.arrays().items():
-            (weights if position in sample.case.constant else inputs)[f"{key}.x{position}"] = array
+    inputs, weights = operands(chosen)
     return graphs.run(program_of(chosen, request.param), guarded, inputs, weights, guarded=True)
 
 
@@ -192,10 +188,6 @@ def test_programs_for_nvidia_make_sound_calls() -> None:
     assert any("cp.async" in source for source in program.kernel_sources.values())
     assert any("mma.sync" in source for source in program.kernel_sources.values())
     device = NullDevice()
-    inputs: dict[str, Any] = {}
-    weights: dict[str, Any] = {}
-    for key, sample in chosen.items():
-        for position, array in sample.arrays().items():
-            (weights if position in sample.case.constant else inputs)[f"{key}.x{position}"] = array
+    inputs, weights = operands(chosen)
     outputs = Executor(program, device).run(inputs, load_weights(weights, program, device))
     assert len(outputs) == len(program.output_specs)

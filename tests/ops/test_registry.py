@@ -12,7 +12,7 @@ import graphs
 import numpy as np
 import pytest
 import torch
-from op_graphs import Sample, samples
+from op_graphs import Sample, operands, samples
 
 from npu_compiler.ops import load_all
 
@@ -44,11 +44,7 @@ def ran(request: pytest.FixtureRequest, guarded: graphs.GuardedDevice) -> graphs
         if graphs.is_for(item, "sample", guarded)
     }
     program = graphs.emit(graphs.merge({key: sample.graph() for key, sample in chosen.items()}))
-    inputs: dict[str, Any] = {}
-    weights: dict[str, Any] = {}
-    for key, sample in chosen.items():
-        for position, array in sample.arrays().items():
-            (weights if position in sample.case.constant else inputs)[f"{key}.x{position}"] = array
+    inputs, weights = operands(chosen)
     return graphs.run(program, guarded, inputs, weights, guarded=True)
 
 

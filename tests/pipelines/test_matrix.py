@@ -5,23 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import toy_project
 from toy_project import make_toy
 
 from pipelines.__main__ import main
 from pipelines.config import ConfigError, families, find_config, load_config, load_configs, place_of
 from pipelines.job import jobs_of
 
-CONFIG = """\
-description: a toy
-factory: toy_model:make
-weights: {random: {seed: 0}}
-programs:
-  main:
-    inputs:
-      x: {shape: [1, 3]}
-bench: {repeats: 3}
-default: true
-"""
+CONFIG = toy_project.CONFIG.removeprefix("extends: _base\n")
 MATRIX = """\
 matrix:
   precision: [float32, bfloat16]

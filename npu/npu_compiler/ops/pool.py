@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import HALF, SHORT
 from npu_compiler.errors import Unsupported
-from npu_compiler.group_products import places_of, strides_of
 from npu_compiler.lowering import Builder, as_int, as_ints
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, lowers, register
 from npu_compiler.ops.pool_windows import NO_WINDOW
@@ -16,7 +15,7 @@ from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.products import is_vector_view, pads_of
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.shapes import window_out
-from npu_compiler.views import View
+from npu_compiler.views import View, places_of, strides_of
 from torch_ir.expr import Dim, ceil_div
 from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
@@ -80,10 +79,7 @@ def _emit(e: Emitter, node: Node) -> None:
         x.strides[0],
         x.strides[2],
         x.strides[3],
-        y.offset,
-        y.strides[0],
-        y.strides[3],
-        y.strides[1],
+        *places_of("y", y).values(),
     ]
     e.call(
         node.op,
