@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from torch_ir.errors import IRError
@@ -28,8 +29,18 @@ class Example:
     dims: list[dict[int, Any]] = field(default_factory=list)
 
 
-def prepare(torch: Any, model: Any, example: Any, dynamic_shapes: Any) -> Example:
-    """Splits ``example`` into arguments and makes it fit ``dynamic_shapes``. Raises ``IRError``."""
+def prepare(
+    torch: Any,
+    model: Any,
+    example: Any,
+    dynamic_shapes: Any,
+    *,
+    fixed: Mapping[str, int] = MappingProxyType({}),
+    alike: bool = False,
+) -> Example:
+    """Splits ``example`` into arguments and makes it fit ``dynamic_shapes``, in which the dimensions named in
+    ``fixed`` have those sizes. ``alike``: all named dimensions have one size, where their bounds have one in
+    common. Raises ``IRError``."""
     bound = _bind(model, example)
     if isinstance(example, Mapping):
         args: tuple[Any, ...] = ()
@@ -56,11 +67,13 @@ def prepare(torch: Any, model: Any, example: Any, dynamic_shapes: Any) -> Exampl
         names = [*(f"input {index}" for index in range(len(args))), *kwargs]
         parts = list(zip(names, given, shapes, strict=True))
     leaves = [leaf for name, value, shape in parts for leaf in _leaves(torch, value, shape, name)]
-    dims = [_dims_of(leaf, shape, place) if _is_tensor(leaf) else None for place, leaf, shape in leaves]
+    dims = [
+        _dims_of(leaf, shape, place, fixed) if _is_tensor(leaf) else None for place, leaf, shape in leaves
+    ]
     tensors = [
         (leaf, by_axis) for (_, leaf, _), by_axis in zip(leaves, dims, strict=True) if by_axis is not None
     ]
-    sizes = _choose_sizes(tensors)
+    sizes = _choose_sizes(tensors, alike)
     resized = [
         leaf if by_axis is None else _resize(torch, leaf, by_axis, sizes)
         for (_, leaf, _), by_axis in zip(leaves, dims, strict=True)
@@ -158,7 +171,7 @@ def _leaves(torch: Any, value: Any, shape: Any, place: str) -> Iterator[tuple[st
             yield place, leaf, shape if leaf is value else None
 
 
-def _dims_of(leaf: Any, shape: Any, place: str) -> dict[int, Any]:
+def _dims_of(leaf: Any, shape: Any, place: str, fixed: Mapping[str, int]) -> dict[int, Any]:
     dims = dict(shape.items() if isinstance(shape, Mapping) else enumerate(shape or ()))
     for axis in dims:
         if not isinstance(axis, int) or not -leaf.dim() <= axis < leaf.dim():
@@ -166,19 +179,41 @@ def _dims_of(leaf: Any, shape: Any, place: str) -> dict[int, Any]:
                 f"{place} has {leaf.dim()} dimensions; dynamic_shapes declares its dimension {axis!r}"
             )
     return {
-        axis % leaf.dim(): dim
+        axis % leaf.dim(): _settled(dim, fixed)
         for axis, dim in dims.items()
         if dim is not None and (isinstance(dim, _Fixed) or not isinstance(dim, int))
     }
+
+
+def _settled(dim: Any, fixed: Mapping[str, int]) -> Any:
+    root = getattr(dim, "root", dim)
+    if not is_named(root) or root.__name__ not in fixed:
+        return dim
+    size = fixed[root.__name__]
+    return _Fixed(size if dim is root else dim.fn(size))
+
+
+def inferred(torch: Any, shapes: Any) -> Any:
+    """``shapes`` with hints for the named dimensions, of which PyTorch then finds out what the module asks of
+    them; None where one is derived from another."""
+    leaves, tree = torch.utils._pytree.tree_flatten(shapes)
+    if any(hasattr(leaf, "root") for leaf in leaves):
+        return None
+    auto = torch.export.Dim.AUTO
+    hints = [auto(min=dim_bounds(leaf)[0], max=dim_bounds(leaf)[1]) if is_named(leaf) else leaf
+             for leaf in leaves]
+    return torch.utils._pytree.tree_unflatten(hints, tree)
 
 
 #: Sizes that weights and caches rarely have.
 _UNUSUAL = (53, 47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3)
 
 
-def _choose_sizes(tensors: Sequence[tuple[Any, Mapping[int, Any]]]) -> dict[str, int]:
+def _choose_sizes(tensors: Sequence[tuple[Any, Mapping[int, Any]]], alike: bool) -> dict[str, int]:
     """An example size for every named dimension: the given one where it lies inside the bounds, else another
     inside them. At the upper bound it may equal a fixed size (a cache's length), and be taken for it."""
+    if alike and (common := _common_size(tensors)):
+        return common
     given = [
         (dim, int(tensor.shape[axis]))
         for tensor, by_axis in tensors
@@ -199,6 +234,16 @@ def _choose_sizes(tensors: Sequence[tuple[Any, Mapping[int, Any]]]) -> dict[str,
         else:
             sizes[root.__name__] = size if fits else max(lower, min(3, highest))
     return sizes
+
+
+def _common_size(tensors: Sequence[tuple[Any, Mapping[int, Any]]]) -> dict[str, int]:
+    """One size for all named dimensions, by name; nothing where there is none."""
+    named = [getattr(dim, "root", dim) for _, by_axis in tensors for dim in by_axis.values() if is_named(dim)]
+    bounds = [dim_bounds(dim) for dim in named]
+    lower = max((low for low, _ in bounds), default=0)
+    upper = min((high for _, high in bounds if high is not None), default=1 << 30)
+    inside = [*(size for size in _UNUSUAL if lower < size < upper), max(lower, 2)]
+    return {dim.__name__: inside[0] for dim in named} if inside[0] <= upper else {}
 
 
 def _resize(torch: Any, tensor: Any, by_axis: Mapping[int, Any], sizes: Mapping[str, int]) -> Any:

@@ -10,23 +10,26 @@ from importlib import import_module
 from typing import Any
 
 from torch_ir.errors import IRError
+from torch_ir.example import inferred
 
 
 def export(
     torch: Any, name: str, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> Any:
-    """The ``ExportedProgram`` of one call. Raises ``IRError`` where there is none, or it would lose state.
+) -> tuple[Any, int]:
+    """The ``ExportedProgram`` of one call, and the least size that it is right for where a dimension's bounds
+    do not say more. Raises ``IRError`` where there is none, or it would lose state.
 
-    A dynamic size is taken for any number within its bounds: PyTorch would otherwise ask at every slice
-    whether it is 0 or 1, and refuse bounds in which the answers differ. Where a graph needs those answers,
-    they are those for larger numbers. Where the module works for some of the declared sizes only, as for
-    multiples of 8, that becomes a condition of the graph.
+    A dynamic size is taken for any number within its bounds: PyTorch would otherwise assume that it is 2 at
+    least, whatever was declared, which is the last resort. Where the module works for some of the declared
+    sizes only, as for multiples of 8 or for two that are equal, that becomes a condition of the graph.
     """
     config = import_module("torch.fx.experimental._config")
     program = failure = None
-    for any_size, as_conditions in ((True, False), (False, False), (True, True)):
+    least = 0
+    for any_size, as_conditions in ((True, False), (True, True), (False, False)):
         if as_conditions and "Constraints violated" not in str(failure):
-            break
+            continue
+        shapes = (inferred(torch, dynamic_shapes) if as_conditions else None) or dynamic_shapes
         with (
             warnings.catch_warnings(record=True) as caught,
             torch.no_grad(),
@@ -35,12 +38,13 @@ def export(
             warnings.simplefilter("always")
             try:
                 program = torch.export.export(
-                    model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False,
+                    model, args, kwargs, dynamic_shapes=shapes, strict=False,
                     prefer_deferred_runtime_asserts_over_guards=as_conditions,
                 )
+                least = 0 if any_size else 2
                 break
             except Exception as error:
-                failure = failure if as_conditions else error
+                failure = failure or error
                 if not dynamic_shapes:
                     break
     if program is None:
@@ -56,7 +60,7 @@ def export(
             )
         if "assigned during export" not in text and not issubclass(warning.category, FutureWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return program
+    return program, least
 
 
 def _lost_attributes(model: Any, warning: str) -> list[str]:

@@ -7,13 +7,16 @@ from typing import Any
 
 from torch_ir import decompose, exporting
 from torch_ir import example as examples
+from torch_ir.dimensions import Size, declared_symbols
+from torch_ir.equalities import without_dependent_symbols
 from torch_ir.errors import IRError
-from torch_ir.expr import Dim, symbol
+from torch_ir.expr import Dim
 from torch_ir.functionalize import Functional, NotSimpleError, base_name, functionalize, live_nodes
 from torch_ir.fx_reader import ReadGraph, read_graph, spec_of
-from torch_ir.guards import guards_of
+from torch_ir.guards import conditions, guards_of, with_least_sizes
 from torch_ir.ir import IR, Constant, Node, Output, State, TensorSpec
 from torch_ir.source_lines import source_line
+from torch_ir.specialised import without_needless_guards
 
 
 def extract_ir(
@@ -35,19 +38,34 @@ def extract_ir(
 
     Buffers that the call changes become states; a non-persistent one on ``meta`` starts as zeros.
 
+    What the module asks of several dimensions together, or of one beside its bounds, becomes a guard: two
+    that must be equal are one symbol, of which a run checks the others.
+
     Raises ``IRError`` where the module cannot be exported or compiled: training mode, changed inputs, sizes
     that depend on values, a dynamic dimension with narrower bounds than declared, or a missing upper bound.
     """
     import torch
 
     name = model_name or type(model).__name__
-    prepared = examples.prepare(torch, model, example, dynamic_shapes)
-    with exporting.on_cpu(torch, model) as to_cpu:
-        args, kwargs = torch.utils._pytree.tree_map_only(
-            torch.Tensor, _distinct(to_cpu, model), (prepared.args, prepared.kwargs)
-        )
-        program = exporting.export(torch, name, model, args, kwargs, prepared.dynamic_shapes)
-        ir = _Extraction(torch, program, name, prepared.dims, _first_names(model)).run(output_names)
+
+    def extracted(fixed: Mapping[str, int], alike: bool = False) -> IR:
+        """The graph, with symbols fixed to sizes."""
+        prepared = examples.prepare(torch, model, example, dynamic_shapes, fixed=fixed, alike=alike)
+        with exporting.on_cpu(torch, model) as to_cpu:
+            args, kwargs = torch.utils._pytree.tree_map_only(
+                torch.Tensor, _distinct(to_cpu, model), (prepared.args, prepared.kwargs)
+            )
+            try:
+                program, least = exporting.export(torch, name, model, args, kwargs, prepared.dynamic_shapes)
+            except IRError:
+                if alike or len({dim for dims in prepared.dims for dim in dims.values()}) < 2:
+                    raise
+            else:
+                found = _Extraction(torch, program, name, prepared.dims, _first_names(model))
+                return with_least_sizes(found.run(output_names), least)
+        return extracted(fixed, alike=True)  # dimensions that must be equal
+
+    ir = without_dependent_symbols(without_needless_guards(extracted({}), extracted))
     ir.verify("extraction")
     return ir
 
@@ -121,8 +139,9 @@ class _Extraction:
         return str(self._inputs[placeholder].kind.name)
 
     def run(self, output_names: Sequence[str] | None) -> IR:
+        self._conditions = list(conditions(self._program))
         symbols, bounds = self._symbols()
-        self._guards = guards_of(self._name, self._program, symbols, bounds)
+        self._guards = guards_of(self._name, self._conditions, symbols, bounds)
         try:
             graph = self._graph(symbols)
             _check_inference(self._name, graph.nodes)
@@ -163,24 +182,14 @@ class _Extraction:
 
     def _symbols(self) -> tuple[dict[str, Dim], dict[str, tuple[int, int]]]:
         """PyTorch's symbols as ours, and the bounds of ours."""
-        found: dict[str, Dim] = {}
-        bounds: dict[str, tuple[int, int]] = {}
-        ranges = {str(key): value for key, value in self._program.range_constraints.items()}
         users = [name for name in self._tensors if self._kind(name) == "USER_INPUT"]
-        for index, name in enumerate(users):
-            dims: Mapping[int, Any] = self._dims[index] if index < len(self._dims) else {}
-            for axis, size in enumerate(self._tensors[name].shape):
-                free = [] if isinstance(size, int) else sorted(size.node.expr.free_symbols, key=str)
-                for item in free:
-                    dim: Any = dims.get(axis)
-                    dim = getattr(dim, "root", dim)
-                    named = examples.is_named(dim)
-                    public = dim.__name__ if named else f"s{len(found)}"
-                    if item.name not in found:
-                        place = f"{self._name}: dimension {axis} of input {self._names[name]} ({public})"
-                        found[item.name] = symbol(public)
-                        bounds[public] = _bounds(ranges.get(item.name), dim if named else None, place)
-        return found, bounds
+        sizes = [
+            Size(size if isinstance(size, int) else size.node.expr, self._names[name], axis, dims.get(axis))
+            for index, name in enumerate(users)
+            for dims in [self._dims[index] if index < len(self._dims) else {}]
+            for axis, size in enumerate(self._tensors[name].shape)
+        ]
+        return declared_symbols(self._name, self._program.range_constraints, sizes, self._conditions)
 
     def _signature_updates(self, graph: ReadGraph, result: Functional) -> dict[str, str]:
         updates = {}
@@ -293,27 +302,6 @@ class _Extraction:
             )
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         return bytes(flat.view(self._torch.uint8).numpy().tobytes()) if flat.numel() else b""
-
-
-def _bounds(found: Any, dim: Any, place: str) -> tuple[int, int]:
-    """The bounds of a symbol, checked: those declared by ``dim``, else those that PyTorch found."""
-    lower, upper = int(found.lower), found.upper if getattr(found.upper, "is_Integer", False) else None
-    if dim is not None:
-        low, high = examples.dim_bounds(dim)
-        # PyTorch assumes a size of at least 2 where it does not say otherwise; a real restriction is an error
-        # there.
-        if lower > max(low, 2) or (upper is not None and (high is None or upper < high)):
-            raise IRError(
-                f"{place} is declared from {low} to {high}, but the module works from {lower} to {upper} "
-                "only; declare these bounds, or lift the restriction in the module"
-            )
-        lower, upper = low, high
-    if upper is None:
-        raise IRError(
-            f"{place} has no upper bound, and memory is planned for it; declare one, as in "
-            '{"x": {0: ("batch", 1, 8)}}'
-        )
-    return lower, int(upper)
 
 
 def _check_inference(name: str, nodes: Sequence[Node]) -> None:

@@ -3,13 +3,14 @@ PyTorch: it looks at what it gets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch_ir.errors import IRError
-from torch_ir.expr import Bounds, Dim, bounds_of
+from torch_ir.expr import Bounds, Dim, bounds_of, symbol
 from torch_ir.fx_reader import convert
-from torch_ir.ir import Guard
+from torch_ir.ir import IR, Guard
 
 #: Sympy's relation -> ours, whether the sides change places, and what is added to the left one.
 _RELATIONS: Mapping[str, tuple[str, bool, int]] = {
@@ -21,12 +22,14 @@ _RELATIONS: Mapping[str, tuple[str, bool, int]] = {
 }
 
 
-def guards_of(name: str, program: Any, symbols: Mapping[str, Dim], bounds: Bounds) -> tuple[Guard, ...]:
-    """The conditions of an ``ExportedProgram`` that its bounds do not already say. ``symbols`` gives the size
-    of each of PyTorch's symbols. Raises ``IRError`` for one that cannot be checked, or that no sizes
+def guards_of(
+    name: str, assumed: Iterable[Any], symbols: Mapping[str, Dim], bounds: Bounds
+) -> tuple[Guard, ...]:
+    """Those of ``conditions`` that the bounds do not already say. ``symbols`` gives the size of each of
+    PyTorch's symbols. Raises ``IRError`` for one that cannot be checked, or that no sizes
     fulfil."""
     found: dict[Guard, None] = {}
-    for condition in _conditions(program):
+    for condition in assumed:
         for guard in _guards(name, condition, symbols):
             low, high = _range(guard, bounds)
             if low > 0 or (guard.relation == "==" and high < 0):
@@ -39,9 +42,15 @@ def guards_of(name: str, program: Any, symbols: Mapping[str, Dim], bounds: Bound
     return tuple(found)
 
 
-def _conditions(program: Any) -> Iterator[Any]:
-    """Sympy expressions over the sizes of the inputs; those over values of tensors are the business of the
-    graph."""
+def with_least_sizes(ir: IR, least: int) -> IR:
+    """``ir`` with guards for the symbols whose bounds allow less than ``least``."""
+    below = [Guard(least, symbol(name), "<=") for name, (low, _) in ir.symbols.items() if low < least]
+    return replace(ir, guards=tuple(dict.fromkeys((*ir.guards, *below))))
+
+
+def conditions(program: Any) -> Iterator[Any]:
+    """What an ``ExportedProgram`` assumes: sympy expressions over the sizes of the inputs. Those over values
+    of tensors are the business of the graph."""
     values = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
     environments = [value.fake_mode.shape_env for value in values if hasattr(value, "fake_mode")]
     environment = next((item for item in environments if item is not None), None)
