@@ -96,7 +96,7 @@ def _run_stage(options: argparse.Namespace, root: Path) -> int:
     job = replace(job_of(options.model, root), watched=options.watched)
     if stage.device:
         job = devices.on(job, devices.find(job.target))
-    execute(stage, job, cache=open_cache(root))
+    execute(stage, job, cache=open_cache(root), anew=not options.watched)
     return 0
 
 

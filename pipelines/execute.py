@@ -35,28 +35,29 @@ class StageError(ValueError):
 
 
 def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None = None, *,
-            cache: Cache | None = None) -> None:
+            cache: Cache | None = None, anew: bool = False) -> None:
     """Runs ``stage`` (with ``run`` in place of its own function) and records its success. With a ``cache``,
     takes the result from there if it has it, and stores it there if not.
 
     Another process that runs the same stage of the same job, or one that makes what this reads, is waited
-    for; if after that the last result stands, nothing is done. An ``exclusive`` stage waits until no other
-    runs in this project, and keeps others from starting.
+    for. If the last result stands then, as when another build has made it since this one was decided on,
+    nothing is done unless ``anew``. An ``exclusive`` stage waits until no other runs in this project, and
+    keeps others from starting.
     """
     locks = job.root / "artifacts" / ".locks"
     with contextlib.ExitStack() as held:
-        def hold(path: Path, shared: bool) -> bool:
-            return held.enter_context(locked(path, shared=shared, waiting=lambda: job.progress(
+        def hold(path: Path, shared: bool) -> None:
+            held.enter_context(locked(path, shared=shared, waiting=lambda: job.progress(
                 "waits for another build in this folder")))
 
         # always in the order of the stages, and the lock of all stages last: nobody waits in a circle
         for before in (known for known in STAGES if known.name in stage.after):
             hold(locks / _lock_name(before, job), shared=True)
-        waited = hold(locks / _lock_name(stage, job), shared=False)
-        waited |= hold(locks / "stages", shared=not stage.exclusive)
+        hold(locks / _lock_name(stage, job), shared=False)
+        hold(locks / "stages", shared=not stage.exclusive)
         digests = Digests(store_of(job.root))
-        if waited and check(stage, job, digests).current:
-            job.say("made by another build meanwhile")
+        if not anew and check(stage, job, digests).current:
+            job.say_outcome("skipped", "made by another build meanwhile")
             return
         staging = job.folder / f".staging.{record_path(stage, job).stem}"
         _remove(staging)
@@ -138,7 +139,7 @@ def _restore(stage: Stage, job: Job, staging: Path, digests: Digests, cache: Cac
     _commit(stage, job, replace(job, staging=staging, staged=frozenset(stage.makes)))
     write_record(stage, job, replace(record, outputs=outputs_of(stage, job, digests)))
     digests.save()
-    job.say_restored(record.seconds)
+    job.say_outcome("restored", f"restored from the cache, made in {record.seconds:.1f} s")
     return True
 
 

@@ -40,7 +40,7 @@ ARTIFACTS: Mapping[str, str] = MappingProxyType({
 #: How lines of a watched stage's standard output begin that are meant for the build's display.
 PROGRESS = "\x1e"
 SAY = "\x1f"
-RESTORED = "\x1d"
+OUTCOME = "\x1d"
 
 
 @dataclass(frozen=True)
@@ -200,11 +200,10 @@ class Job:
         """One line of result that the build shows under the task: "top-1 18/20, top-5 19/20"."""
         print(f"{SAY if self.watched else ''}{text}", flush=True)
 
-    def say_restored(self, seconds: float) -> None:
-        """Tells that the stage was not run: its outputs are from the cache, where they took ``seconds`` to
-        make."""
-        text = f"restored from the cache, made in {seconds:.1f} s"
-        print(f"{RESTORED}{text}" if self.watched else text, flush=True)
+    def say_outcome(self, outcome: str, text: str) -> None:
+        """Tells that the stage was not run, and in one word what has become of it instead: "restored",
+        "skipped"."""
+        print(f"{OUTCOME}{outcome} {text}" if self.watched else text, flush=True)
 
 
 def job_of(name: str, root: Path) -> Job:

@@ -9,7 +9,7 @@ import tempfile
 
 from npu_runtime.env import debug_level
 from pipelines.doit_ext.session import Running
-from pipelines.job import PROGRESS, RESTORED, SAY, Job
+from pipelines.job import OUTCOME, PROGRESS, SAY, Job
 from pipelines.stages import Stage
 
 
@@ -46,8 +46,8 @@ def _follow(child: subprocess.Popen[str], running: Running) -> list[str]:
             running.text = what if share == "-" else f"{what} ({share})"
         elif text.startswith(SAY):
             running.lines.append(text[1:])
-        elif text.startswith(RESTORED):
-            running.outcome = "restored"
+        elif text.startswith(OUTCOME):
+            running.outcome, _, running.made = text[1:].partition(" ")
         else:
             printed.append(text)
     return printed

@@ -19,7 +19,7 @@ from pipelines.stages import Stage
 @dataclass
 class Running:
     """A task at work: since when, what it says it is doing, and how it has ended: "ran", or how else its
-    outputs came ("restored"), and what changed in them."""
+    outputs came ("restored"; "skipped": another build has made them), and what changed in them."""
 
     since: float = field(default_factory=time.monotonic)
     text: str = ""

@@ -200,7 +200,8 @@ class Work:
         except LookupError as error:
             message = str(error)
         else:
-            running.made = made(before, after) if message is None and after is not None else ""
+            if message is None and after is not None and running.outcome != "skipped":
+                running.made = made(before, after)
         return TaskFailed(message) if message is not None else None
 
     def clean(self, dryrun: bool = False) -> None:

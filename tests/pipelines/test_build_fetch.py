@@ -170,8 +170,8 @@ def test_a_damaged_download_is_fetched_again(tmp_path: Path, wheel: Path) -> Non
     kept = here.downloads / "toy-weights-1.2" / wheel.name
     kept.write_bytes(kept.read_bytes()[:200])
     with pytest.raises(FetchError, match="damaged"):
-        execute(FETCH, here)
-    execute(FETCH, here)
+        execute(FETCH, here, anew=True)
+    execute(FETCH, here, anew=True)
     check(here.source_weights, state())
 
 

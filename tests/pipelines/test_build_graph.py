@@ -379,6 +379,15 @@ def test_a_second_build_waits_for_the_first_and_uses_its_result(
     assert toy.ran == ["extract"]
 
 
+def test_what_another_build_has_made_since_the_decision_is_not_made_again(
+        toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    stage, job = toy.stages[1], Job(toy.root, load_config(toy.root / YAML, toy.root), "cpu")
+    for anew in (False, False, True):
+        execute(stage, job, lambda staged: toy.stub(stage, staged), anew=anew)
+    assert toy.ran == ["extract", "extract"]
+    assert capsys.readouterr().out == "made by another build meanwhile\n"
+
+
 def test_a_build_that_was_killed_leaves_no_trace(toy: Toy) -> None:
     toy.build("extract")
     folder = toy.root / ARTIFACTS
