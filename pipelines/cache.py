@@ -32,7 +32,7 @@ from pipelines.job import Job, write_atomic
 from pipelines.records import Record
 from pipelines.stages import Stage
 
-FORMAT = 1
+FORMAT = 2
 
 #: Files up to this size (bytes) are stored inside their result, so that hundreds of kernels are one request.
 INLINE = 1 << 20
@@ -48,6 +48,7 @@ class _Observed(msgspec.Struct, frozen=True):
     templates: tuple[str, ...]
     modules: tuple[str, ...]
     libraries: tuple[str, ...]
+    data: tuple[str, ...]
 
 
 class File(msgspec.Struct, frozen=True):
@@ -100,7 +101,7 @@ class Cache:
         question = _place("questions", key_of(stage, job, digests, None))
         try:
             for answer in self._answers(question):
-                observed = Observed(answer.templates, answer.modules, answer.libraries)
+                observed = Observed(answer.templates, answer.modules, answer.libraries, answer.data)
                 key = key_of(stage, job, digests, observed)
                 found = self._result(_place("results", key), stage, key, job, staging)
                 if found is not None:
@@ -118,7 +119,7 @@ class Cache:
         if not (self.write and stage.shared) or self._is_left_alone(job):
             return False
         seen = record.observed
-        observed = _Observed(seen.templates, seen.modules, seen.libraries)
+        observed = _Observed(seen.templates, seen.modules, seen.libraries, seen.data)
         question = _place("questions", key_of(stage, job, digests, None))
         try:
             self._keep(stage, job, record, observed, question)

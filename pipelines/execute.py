@@ -120,7 +120,8 @@ def _execute(stage: Stage, job: Job, staging: Path, digests: Digests,
     _commit(stage, job, staged)
     after = key_of(stage, job, Digests(store_of(job.root)), observed)
     key = Key({name: before.parts.get(name, digest) for name, digest in after.parts.items()} | {
-        f"code {name}": digest for name, digest in observed.as_read.items() if digest})
+        name: digest for kind in ("code", "data") for item, digest in observed.as_read.items()
+        if digest and (name := f"{kind} {item}") in after.parts})
     outputs = outputs_of(stage, job, digests)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     record = Record(key, outputs, observed, round(time.time() - started, 3), memory)

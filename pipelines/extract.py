@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from pipelines import factory
+from pipelines import factory, reads
 from pipelines.config import ModelConfig
 from pipelines.fingerprint import Observed
 from pipelines.job import Job
@@ -27,7 +27,8 @@ def run(job: Job) -> Observed:
     for number, (name, program) in enumerate(job.config.programs.items()):
         job.progress(f"exporting {name}", number, len(job.programs))
         model, device = build_weightless(job.config)
-        graphs[name] = extract_program(job.config.name, model, program, device)
+        with reads.traced():
+            graphs[name] = extract_program(job.config.name, model, program, device)
     for name, graph in share_states(graphs).items():
         graph.save(job.ir(name))
     return factory.observed(job.root)

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipelines import imports
+from pipelines import imports, reads
 from pipelines.config import ModelConfig
-from pipelines.fingerprint import Observed, module_name
+from pipelines.fingerprint import Observed, module_name, source_folders
 from pipelines.yaml_source import suggest
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ def build(config: ModelConfig) -> nn.Module:
 
     Raises ``FactoryError``; what goes wrong inside the factory is its cause.
     """
+    with reads.traced():
+        return _build(config)
+
+
+def _build(config: ModelConfig) -> nn.Module:
     from torch import nn
     before = frozenset(sys.modules)
     module_name, _, path = config.factory.partition(":")
@@ -76,7 +81,8 @@ def randomize(config: ModelConfig, model: nn.Module, seed: int) -> nn.Module:
     """``model`` with its weights from ``seed``, where the factory's module has a function
     ``randomize(model, seed)``; otherwise as the factory made it."""
     function = function_of(config, "randomize")
-    return model if function is None else function(model, seed) or model
+    with reads.traced():
+        return model if function is None else function(model, seed) or model
 
 
 def function_of(config: ModelConfig, name: str) -> Callable[..., Any] | None:
@@ -103,13 +109,14 @@ def write_random(config: ModelConfig, seed: int, out: Path) -> bool:
              for name, tensor in held.items()}
     arrays = ((name, to_array(function(name, tensor.shape, seed).to(tensor.dtype)))
               for name, tensor in held.items())
-    write_safetensors(out, specs, arrays, {"format": "pt"})
+    with reads.traced():
+        write_safetensors(out, specs, arrays, {"format": "pt"})
     return True
 
 
 def observed(root: Path) -> Observed:
-    """What shaped the models built so far: the files of the project's modules that are loaded, and the
-    distributions that these name or that building loaded."""
+    """What shaped the models built so far: the files of the project's modules that are loaded, the
+    distributions that these name or that building loaded, and the data files that it opened."""
     files: set[Path] = set()
     packages = {name.partition(".")[0] for name in _loaded_by_factories}
     for name, module in list(sys.modules.items()):
@@ -123,7 +130,24 @@ def observed(root: Path) -> Observed:
     owners: Mapping[str, list[str]] = packages_distributions()
     libraries = {library for package in packages - set(_OURS) for library in owners.get(package, ())}
     modules = {module_name(file, root): imports.digests().get(str(file), "") for file in files}
-    return Observed(modules=tuple(sorted(modules)), libraries=tuple(sorted(libraries)), as_read=modules)
+    data = {module_name(Path(name), root): digest for name, digest in reads.noted().items()
+            if _is_data(Path(name), root) and Path(name).resolve() not in files}
+    return Observed(modules=tuple(sorted(modules)), libraries=tuple(sorted(libraries)),
+                    data=tuple(sorted(data)), as_read=modules | data)
+
+
+def _is_data(path: Path, root: Path) -> bool:
+    """Whether a file that was opened belongs to the project, or to other sources that are not installed; what
+    builds make and what Python keeps of its modules does not, nor do our own modules."""
+    artifacts = root / "artifacts"
+    if (path.is_relative_to(artifacts) or path.resolve().is_relative_to(artifacts.resolve())
+            or "__pycache__" in path.parts or str(path).startswith(_installed())):
+        return False
+    ours = [Path(folder) for name in _OURS for folder in getattr(sys.modules.get(name), "__path__", ())]
+    shipped = getattr(sys.modules.get(_SHIPPED_MODELS), "__path__", ())
+    if any(map(path.is_relative_to, ours)) and not any(map(path.is_relative_to, shipped)):
+        return False
+    return any(path.is_relative_to(folder) for folder in (root, *source_folders()))
 
 
 def _project_file(name: str, module: ModuleType) -> Path | None:

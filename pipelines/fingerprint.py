@@ -25,7 +25,10 @@ from pipelines.job import Job
 from pipelines.stages import Stage
 
 #: Part of every key: another number makes all keys differ.
-KEY_FORMAT = 2
+KEY_FORMAT = 3
+
+#: How the names of files begin that lie outside of the project.
+_OUTSIDE = ".../"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Observed:
 
     ``templates``: files below templates/. ``modules``: source files that the model's factory imported, by
     their names below the project, or below a folder that Python imports from. ``libraries``: distributions
-    that it imported. ``as_read``: module -> digest of the source that was executed, where that is known.
+    that it imported. ``data``: other files that it opened, named like modules. ``as_read``: module or data
+    file -> digest of what was executed or read, where that is known.
     """
 
     templates: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
     as_read: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -85,8 +90,10 @@ def key_of(stage: Stage, job: Job, digests: Digests, observed: Observed | None) 
     if observed is not None:
         for name in observed.templates or all_templates(stage):
             parts[f"template {name}"] = digests.source(_template_root() / name)
-        for name in observed.modules if builds else ():
-            parts[f"code {name}"] = observed.as_read.get(name) or digests.source(module_path(name, job.root))
+        for kind, names in (("code", observed.modules), ("data", observed.data)) if builds else ():
+            for name in names:
+                parts[f"{kind} {name}"] = (
+                    observed.as_read.get(name) or digests.source(module_path(name, job.root)))
         for name in observed.libraries if builds else ():
             parts[f"library {name}"] = library_version(name)
     return Key(parts)
@@ -104,17 +111,29 @@ def shown(path: Path, job: Job) -> str:
 
 
 def module_name(path: Path, root: Path) -> str:
-    """How keys name a source file or one of our data files: the same on all machines wherever possible."""
-    for folder in (root, *map(Path, sys.path)):
-        if folder.is_absolute() and path.is_relative_to(folder):
-            return path.relative_to(folder).as_posix()
+    """How keys name a source file or a data file: below the project, or as ".../NAME" below the innermost
+    folder that Python imports from; the same on all machines wherever that leads back to the file."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    folders = [folder for folder in source_folders() if path.is_relative_to(folder)]
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+        name = _OUTSIDE + path.relative_to(folder).as_posix()
+        if module_path(name, root) == path:
+            return name
     return path.as_posix()
 
 
 def module_path(name: str, root: Path) -> Path:
-    """The file that ``module_name`` has named, or where it would be in the project if there is none."""
-    places = (folder / name for folder in (root, *map(Path, sys.path)) if folder.is_absolute())
-    return next((place for place in places if place.is_file()), root / name)
+    """The file that ``module_name`` has named, or where it would be if there is none."""
+    if not name.startswith(_OUTSIDE):
+        return root / name
+    places = [folder / name.removeprefix(_OUTSIDE) for folder in source_folders()]
+    return next((place for place in places if place.exists()), root / name)
+
+
+def source_folders() -> tuple[Path, ...]:
+    """The folders that Python imports from, in their order."""
+    return tuple(folder for folder in map(Path, sys.path) if folder.is_absolute() and folder.is_dir())
 
 
 @cache

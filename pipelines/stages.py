@@ -101,6 +101,7 @@ STAGES: tuple[Stage, ...] = (
                "verify.sentences.version", "verify.sentences.sha256", "verify.sentences.tokenizer"),
         code=("pipelines.fetch", "pipelines.checkpoint", "pipelines.huggingface",
               "pipelines.gguf_checkpoint", "pipelines.gguf_file", "pipelines.packages", "pipelines.factory",
+              "pipelines.reads",
               "pipelines.tokenizer_source", "pipelines.gguf_tokenizer", "pipelines.token_bytes"),
         libraries=("torch", "safetensors", "gguf", "huggingface_hub", "tokenizers"),
         builds_model=_weights_may_be_random, per_target=False,
@@ -108,7 +109,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "extract", "pipelines.extract:run", "turns the PyTorch module into ir.json, one per program",
         makes=("ir",), files=_description, knobs=("programs",),
-        code=("torch_ir", "pipelines.extract", "pipelines.factory", "pipelines.huggingface"),
+        code=("torch_ir", "pipelines.extract", "pipelines.factory", "pipelines.reads",
+              "pipelines.huggingface"),
         libraries=("torch",), builds_model=_always, per_target=False,
     ),
     Stage(
@@ -139,7 +141,7 @@ STAGES: tuple[Stage, ...] = (
               "pipelines.reference", "pipelines.extract", "pipelines.huggingface",
               "pipelines.inputs", "pipelines.datasets", "pipelines.metrics",
               "pipelines.sentences", "pipelines.results", "pipelines.factory", "pipelines.continuations",
-              "pipelines.chat",
+              "pipelines.chat", "pipelines.reads",
               "pipelines.tokenizer", "pipelines.token_bytes"),
         libraries=("torch", "numpy", "pillow", "tokenizers"), builds_model=_always, device=True,
     ),

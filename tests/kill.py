@@ -1,14 +1,15 @@
 """Kills builds at random moments: ``python -m tests.kill [--model resnet18] [--count 200] [--seed 0]``.
 
 Every round puts back a project as it was before a stage, starts its build, kills (SIGKILL) the build, the
-stage's process or both, at a moment within that stage or at one of the renames by which it commits, and
-builds again at once: that must end with artifacts that are the same bytes as those of an undisturbed build,
-leave nothing behind, and leave nothing to do.
+stage's process or both, and builds again at once: that must end with artifacts that are the same bytes as
+those of an undisturbed build, leave nothing behind, and leave nothing to do. Of every ten kills one is within
+the work of each stage, one at the renames by which each commits, and two are at any moment of any process.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +56,22 @@ def strike():
 
 
 if "run-stage" in arguments and arguments[arguments.index("run-stage") + 1] == stage:
-    if moment.startswith("after"):
+    if moment.startswith(("after", "inside")):
+        def at_work():
+            frame = sys._current_frames()[threading.main_thread().ident]
+            while frame is not None:
+                file = frame.f_code.co_filename.replace(os.sep, "/")
+                if frame.f_code.co_name == "run" and file.endswith("/pipelines/" + stage + ".py"):
+                    return True
+                frame = frame.f_back
+            return False
+
         def wait():
-            time.sleep(float(moment[5:]))
+            while moment.startswith("inside") and not at_work():
+                time.sleep(0.0002)
+            time.sleep(float(moment.lstrip("abcdefghijklmnopqrstuvwxyz")))
             strike()
+        sys.setswitchinterval(0.0001)
         threading.Thread(target=wait, daemon=True).start()
     else:
         real, left = os.replace, [int(moment[6:])]
@@ -141,15 +155,32 @@ class Killer:
         if self.model == "tiny":
             (self.root / "tiny_part.py").write_text("FACTOR = 3.0\n")
         self.seconds: dict[str, float] = {}
+        self.work: dict[str, float] = {}
+        self.renames: dict[str, int] = {}
         for stage in STAGES:
             self.keep(f"changed before {stage}")
             start = time.monotonic()
             self.build(f"{stage}:{self.model}")
             self.seconds[stage] = time.monotonic() - start
+            record = json.loads(next(self.records(stage)).read_text())
+            self.work[stage] = record["seconds"]
+            inside = tuple(name for name in record["outputs"] if name.endswith("/"))
+            self.renames[stage] = 2 + sum(name in inside or not name.startswith(inside)
+                                          for name in record["outputs"])  # and the record, and the digests
         self.keep("done")
         self.expected = self.contents()
-        self.renames = {stage: 4 + sum(name.startswith(f"{self.model}/") for name in self.expected) // 8
-                        for stage in STAGES}
+
+    def moment(self, stage: str, where: str) -> str:
+        """When to strike so that ``where`` is met, "" for anywhere: seconds after the process has begun or
+        after its stage's work has, or which rename."""
+        if where == "commit":
+            return f"rename{self.random.randrange(self.renames[stage])}"
+        if where == "run":
+            return f"inside{self.random.uniform(0.0, self.work[stage]):.4f}"
+        return f"after{self.random.uniform(0.0, self.seconds[stage]):.3f}"
+
+    def records(self, stage: str) -> Iterator[Path]:
+        return (self.artifacts / self.model / ".stages").glob(f"{stage}[.@]*")
 
     def round(self, number: int, stage: str, moment: str) -> str:
         """Kills once and builds again. Returns where the build was struck, "" if it had ended before."""
@@ -158,7 +189,7 @@ class Killer:
             self.put_back(f"changed before {stage}")
         else:  # everything after the stage is done already
             self.put_back("done")
-            for record in (self.artifacts / self.model / ".stages").glob(f"{stage}[.@]*"):
+            for record in self.records(stage):
                 record.unlink()
         mark = self.folder / f"mark{number}"
         self.doit(f"weights:{self.model}", KILL_PLAN=f"{stage} {victim} {moment}", KILL_MARK=str(mark))
@@ -204,23 +235,24 @@ class Killer:
 
 
 def run(folder: Path, model: str, count: int, seed: int) -> Counter[tuple[str, str]]:
-    """Kills ``count`` times, a fifth of it at renames. Returns how often where: (stage, "run"...)."""
+    """Kills at least ``count`` times, a tenth of that within the work and a tenth within the commit of every
+    stage. Returns how often where: (stage, "run"...)."""
     killer = Killer(folder, model, random.Random(seed))
     killer.prepare()
+    share = count // 10
     struck: Counter[tuple[str, str]] = Counter()
     number = 0
-    while struck.total() < count:
+    while True:
+        short = [(stage, where) for stage in STAGES for where in ("run", "commit")
+                 if struck[stage, where] < share]
+        if not short and struck.total() >= count:
+            return struck
         number += 1
         assert number <= 4 * count + 20, f"too few rounds are struck: {struck}"
-        stage = STAGES[struck.total() % len(STAGES)]
-        if killer.random.random() < 0.2:
-            moment = f"rename{killer.random.randrange(killer.renames[stage])}"
-        else:
-            moment = f"after{killer.random.uniform(0.0, killer.seconds[stage]):.3f}"
-        where = killer.round(number, stage, moment)
-        if where:
-            struck[stage, where] += 1
-    return struck
+        stage, where = killer.random.choice(short or [(stage, "") for stage in STAGES])
+        met = killer.round(number, stage, killer.moment(stage, where))
+        if met:
+            struck[stage, met] += 1
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 MODULE = '''\
 """Models that are small enough to compute by hand."""
+import json
+from pathlib import Path
 import torch
 from torch import nn
 from nets_helper import FACTOR
@@ -34,7 +36,8 @@ class Batched(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.linear = nn.Linear(5, 6)
+        sizes = json.loads(Path(__file__).with_name("nets_sizes.json").read_text())
+        self.linear = nn.Linear(sizes["features"], 6)
 
     def forward(self, x):
         low, middle, high = torch.split(self.linear(x), [1, 2, 3], dim=1)
@@ -102,6 +105,7 @@ class Project:
         shutil.copy(REPOSITORY / "dodo.py", root)
         (root / "nets.py").write_text(MODULE)
         (root / "nets_helper.py").write_text("FACTOR = 3.0\n")
+        (root / "nets_sizes.json").write_text('{"features": 5}\n')
         for file in root.glob("*.py"):
             os.utime(file, (1e9, 1e9))
         (root / "configs" / "models" / "batched.yaml").write_text(BATCHED)
@@ -190,6 +194,19 @@ def test_the_second_build_does_nothing_and_imports_are_known(project: Project) -
     record = json.loads((project.root / "artifacts/batched/.stages/extract.json").read_text())
     assert record["modules"] == ["nets.py", "nets_helper.py"]
     assert record["libraries"] == ["torch"]
+    assert record["data"] == ["nets_sizes.json"]
+
+
+def test_a_data_file_that_the_factory_opens_is_an_input_of_the_stages_that_call_it(project: Project) -> None:
+    assert project.doit("weights:batched").returncode == 0
+    path = project.root / "nets_sizes.json"
+    text = path.read_text()
+    path.write_text(f"{text} ")
+    done = project.doit("weights:batched")
+    path.write_text(text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"(\w+):batched: runs, since (.*)", done.stdout) == [
+        ("fetch", "data nets_sizes.json changed"), ("extract", "data nets_sizes.json changed")]
 
 
 def test_two_builds_at_once_share_the_work(project: Project, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import fcntl
 import json
 import os
 import threading
@@ -14,12 +13,11 @@ from pathlib import Path
 import pytest
 from toy_project import CONFIG, Toy, forget_all, make_toy
 
-from pipelines import devices, fingerprint, locks
+from pipelines import devices, fingerprint
 from pipelines import execute as execute_module
 from pipelines.config import load_config
 from pipelines.doit_ext.memory import Memory
 from pipelines.execute import StageError, execute
-from pipelines.fingerprint import Observed
 from pipelines.job import Job
 from pipelines.stages import STAGES, Stage
 
@@ -103,6 +101,8 @@ EDITS: dict[str, tuple[Callable[[Toy], object], list[str]]] = {
     "a comment in the model's source": (edit("toy_model.py", "size = 1", "size = 1  # one"),
                                         ["extract", "fetch", "verify"]),
     "a module that the model imports": (edit("toy_helper.py", "value = 1", "value = 2"), ALL),
+    "a data file that the factory opens": (edit("toy_sizes.json", "3", "5"), ALL),
+    "a touched data file": (lambda toy: os.utime(toy.root / "toy_sizes.json", (1, 1)), []),
     "code that all stages share": (edit("toy_build/shared.py", "shared = 1", "shared = 2"), ALL),
     "the compiler's code": (edit("toy_build_compile.py", "compile = 1", "compile = 2"), ["compile"]),
     "bench's code": (edit("toy_build_bench.py", "bench = 1", "bench = 2"), ["bench"]),
@@ -318,7 +318,7 @@ def test_records_do_not_depend_on_where_the_project_lies(toy: Toy) -> None:
     toy.build()
     for path in (toy.root / ARTIFACTS / ".stages").glob("*.json"):
         assert str(toy.root) not in path.read_text()
-        assert json.loads(path.read_text())["format"] == 3
+        assert json.loads(path.read_text())["format"] == 4
 
 
 def test_two_builds_from_nothing_make_the_same_bytes(toy: Toy) -> None:
@@ -351,51 +351,3 @@ def test_a_stage_names_the_modules_of_pipelines_that_it_imports(stage: Stage) ->
                   for alias in node.names]
         waiting += [name for name in names if name not in found and name.split(".")[1] not in FRAME]
     assert found <= set(stage.code)
-
-
-def test_a_second_build_waits_for_the_first_and_uses_its_result(
-        toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    started, waiting = threading.Event(), threading.Event()
-    real = fcntl.flock
-
-    def flock(file: object, kind: int) -> None:
-        if not kind & fcntl.LOCK_NB:
-            waiting.set()
-        real(file, kind)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
-    job = Job(toy.root, load_config(toy.root / YAML, toy.root), "cpu")
-
-    def run(staged: Job) -> Observed | None:
-        started.set()
-        assert waiting.wait(20)
-        return toy.stub(toy.stages[1], staged)
-
-    first = threading.Thread(target=execute, args=(toy.stages[1], job, run))
-    first.start()
-    assert started.wait(20)
-    execute(toy.stages[1], job, run)
-    first.join()
-    assert toy.ran == ["extract"]
-
-
-def test_what_another_build_has_made_since_the_decision_is_not_made_again(
-        toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
-    stage, job = toy.stages[1], Job(toy.root, load_config(toy.root / YAML, toy.root), "cpu")
-    for anew in (False, False, True):
-        execute(stage, job, lambda staged: toy.stub(stage, staged), anew=anew)
-    assert toy.ran == ["extract", "extract"]
-    assert capsys.readouterr().out == "made by another build meanwhile\n"
-
-
-def test_a_build_that_was_killed_leaves_no_trace(toy: Toy) -> None:
-    toy.build("extract")
-    folder = toy.root / ARTIFACTS
-    staging = folder / ".staging.compile@cpu" / "cpu"
-    staging.mkdir(parents=True)
-    (staging / "main.npubin").write_text("half")
-    (folder / "cpu").mkdir()
-    (folder / "cpu" / "main.npubin").write_text("moved before the record was written")
-    assert toy.build("compile") == ["compile"]
-    assert "half" not in (folder / "cpu" / "main.npubin").read_text()
-    assert not list(folder.glob(".staging*"))

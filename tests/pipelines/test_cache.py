@@ -182,7 +182,7 @@ def forged(case: str, head: Result, rest: bytes) -> bytes:
         "two of one name": (*head.files[:1], *head.files), "one missing": head.files[1:],
     }.get(case, head.files)
     changes: Mapping[str, object] = {
-        "another stage": {"stage": "bench"}, "another format": {"format": 2},
+        "another stage": {"stage": "bench"}, "another format": {"format": head.format + 1},
         "another key": {"key": {**head.key, "library torch": "0"}}}.get(case, {})
     new = msgspec.structs.replace(head, files=files, **changes)
     if case == "two of one name":

@@ -119,9 +119,10 @@ class Toy:
         observed = None
         if stage.builds_model(job.config):
             modules = ("toy_model.py", "toy_helper.py")
-            used += [without_comments((self.root / name).read_text()) for name in modules]
-            as_read = {name: Digests().of(self.root / name) for name in modules}
-            observed = Observed(modules=modules, libraries=("torch",), as_read=as_read)
+            data = ("toy_sizes.json",)
+            used += [without_comments((self.root / name).read_text()) for name in modules + data]
+            as_read = {name: Digests().of(self.root / name) for name in modules + data}
+            observed = Observed(modules=modules, libraries=("torch",), data=data, as_read=as_read)
         if stage.name == "compile":
             template = self.templates / "ops" / "used.cl.j2"
             used.append(without_comments(template.read_text()))
@@ -156,6 +157,7 @@ def make_toy(root: Path, monkeypatch: pytest.MonkeyPatch, models: Iterable[str] 
     files = {f"configs/models/{model}.yaml": CONFIG for model in models}
     files |= {"configs/models/_base.yaml": "bench: {repeats: 9}\n", "given.safetensors": "given"}
     files |= {"toy_model.py": "import toy_helper\nsize = 1\n", "toy_helper.py": "value = 1\n",
+              "toy_sizes.json": "[3, 4]\n",
               "toy_build/__init__.py": "", "toy_build/shared.py": "shared = 1\n",
               "templates/ops/used.cl.j2": "{#- used -#}\nkernel # comment\n",
               "templates/ops/other.cl.j2": "other\n", "templates/report/page.html.j2": "page\n"}
