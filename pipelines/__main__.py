@@ -6,12 +6,14 @@
     compile MODEL[@TARGET] --to PASS   print the graph after a pass of the compiler
     run-stage STAGE MODEL[@TARGET]     run one stage now, whether or not it is up to date
     cache status|prune|fill        look after the cache that NPU_CACHE names
+    tune MODEL[@TARGET]            measure the kernels' open choices on the device that is here
     device TARGET                  print the device that the target is measured on
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -46,6 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiler.add_argument("model", metavar="MODEL[@TARGET]")
     compiler.add_argument("--to", metavar="PASS", required=True)
     compiler.add_argument("--program", default=None)
+    tuner = commands.add_parser("tune")
+    tuner.add_argument("model", metavar="MODEL[@TARGET]")
+    tuner.add_argument("--seconds", type=float, help="how long at most (default: tune.seconds)")
+    tuner.add_argument("--candidates", type=int, help="choices for one kernel (default: tune.candidates)")
+    tuner.add_argument("--prepare", action="store_true", help="only build kernels, on a busy machine")
+    tuner.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("device").add_argument("target", metavar="TARGET")
     cache_command.add_arguments(commands.add_parser("cache"))
     options = parser.parse_args(arguments)
@@ -86,6 +94,7 @@ def _written(path: Path, text: str, command: str, check: bool) -> int:
 
 def _run_stage(options: argparse.Namespace, root: Path) -> int:
     imports.install()
+    from npu_runtime.errors import NoDeviceError
     from pipelines.cache import open_cache
     from pipelines.execute import execute
     stages = {stage.name: stage for stage in STAGES}
@@ -96,6 +105,9 @@ def _run_stage(options: argparse.Namespace, root: Path) -> int:
     job = replace(job_of(options.model, root), watched=options.watched)
     if stage.device:
         job = devices.on(job, devices.find(job.target))
+    elif stage.tuned:
+        with contextlib.suppress(NoDeviceError):
+            job = devices.tuned_for(job, devices.find(job.target))
     execute(stage, job, cache=open_cache(root), anew=not options.watched)
     return 0
 
@@ -115,13 +127,24 @@ def _compile(options: argparse.Namespace, root: Path) -> int:
     return 0
 
 
+def _tune(options: argparse.Namespace, root: Path) -> int:
+    from pipelines.progress_bar import progress_bar
+    from pipelines.tune import tune
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the worker ends as well
+    job = replace(job_of(options.model, root), watched=options.watched)
+    with progress_bar(job) as show:
+        tune(job, show, seconds=options.seconds, candidates=options.candidates, prepare=options.prepare)
+    return 0
+
+
 def _device(options: argparse.Namespace, root: Path) -> int:
     print(json.dumps(asdict(devices.find(options.target))))
     return 0
 
 
 _COMMANDS = {"validate": _validate, "schema": _schema, "operators": _operators,
-             "run-stage": _run_stage, "compile": _compile, "device": _device, "cache": cache_command.run}
+             "run-stage": _run_stage, "tune": _tune, "compile": _compile, "device": _device,
+             "cache": cache_command.run}
 
 
 def _report(error: Exception) -> int:

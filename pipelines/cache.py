@@ -32,7 +32,7 @@ from pipelines.job import Job, write_atomic
 from pipelines.records import Record
 from pipelines.stages import Stage
 
-FORMAT = 2
+FORMAT = 3
 
 #: Files up to this size (bytes) are stored inside their result, so that hundreds of kernels are one request.
 INLINE = 1 << 20
@@ -49,6 +49,7 @@ class _Observed(msgspec.Struct, frozen=True):
     modules: tuple[str, ...]
     libraries: tuple[str, ...]
     data: tuple[str, ...]
+    tuning: tuple[str, ...]
 
 
 class File(msgspec.Struct, frozen=True):
@@ -101,7 +102,8 @@ class Cache:
         question = _place("questions", key_of(stage, job, digests, None))
         try:
             for answer in self._answers(question):
-                observed = Observed(answer.templates, answer.modules, answer.libraries, answer.data)
+                observed = Observed(answer.templates, answer.modules, answer.libraries, answer.data,
+                                    answer.tuning)
                 key = key_of(stage, job, digests, observed)
                 found = self._result(_place("results", key), stage, key, job, staging)
                 if found is not None:
@@ -119,7 +121,7 @@ class Cache:
         if not (self.write and stage.shared) or self._is_left_alone(job):
             return False
         seen = record.observed
-        observed = _Observed(seen.templates, seen.modules, seen.libraries, seen.data)
+        observed = _Observed(seen.templates, seen.modules, seen.libraries, seen.data, seen.tuning)
         question = _place("questions", key_of(stage, job, digests, None))
         try:
             self._keep(stage, job, record, observed, question)

@@ -12,9 +12,11 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from npu_runtime.errors import InputError
+from pipelines import devices
 from pipelines.cache import Cache, open_cache, read_result
 from pipelines.cache_store import GRACE, DamagedError, Store, Stored, is_old, is_temporary
 from pipelines.digests import Digests
@@ -139,9 +141,11 @@ def _fill(cache: Cache, jobs: Iterable[Job], root: Path) -> None:
     for job in jobs:
         for stage in STAGES:
             record = read_record(stage, job) if stage.shared else None
-            if record is None or not check(stage, job, digests).current:
+            if record is None:
                 continue
-            if cache.save(stage, job, record, digests):
+            placed = devices.placed(stage, job, partial(devices.ask, job.target, root))
+            assert not isinstance(placed, devices.Absent)  # what needs a device is not shared
+            if check(stage, placed, digests).current and cache.save(stage, placed, record, digests):
                 print(f"{stage.name}:{job.label}: stored")
 
 

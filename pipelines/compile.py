@@ -15,27 +15,32 @@ import msgspec
 from npu_runtime.program import Transform
 from pipelines.fingerprint import Observed
 from pipelines.job import Job, write_atomic
+from pipelines.tuning_files import tuning_of
 from pipelines.yaml_source import ConfigError, suggest
 
 if TYPE_CHECKING:
     from npu_compiler.compiler import CompileResult
+    from npu_compiler.tuned import Tuning
 
 #: Arguments of the compiler that the build sets itself.
-_RESERVED = ("ir", "target", "precision", "program", "expose_values", "start_after")
+_RESERVED = ("ir", "target", "precision", "program", "expose_values", "tuning", "start_after")
 
 
 def run(job: Job) -> Observed:
     """Makes ``npubin`` (``parts`` where the configuration allows a fallback), ``transforms``, ``kernels``,
     ``dumps`` and ``build_info`` for every program."""
     templates: set[str] = set()
+    questions: set[str] = set()
+    tuning = tuning_of(job)
+    ignored: set[str] = set()
     info: dict[str, Any] = {}
     for number, name in enumerate(job.programs):
         job.progress(f"compiling {name}", number, len(job.programs))
         made: list[Transform] = []
         if job.config.fallback == "allow":
-            results, made = _compile_parts(job, name)
+            results, made = _compile_parts(job, name, tuning)
         else:
-            result = _compile(job, job.ir(name), name, name)
+            result = _compile(job, job.ir(name), name, name, tuning)
             result.program.save(job.npubin(name))
             results = {name: result}
         for result in results.values():
@@ -44,24 +49,30 @@ def run(job: Job) -> Observed:
             made += [Transform(f"state {state.name}", state.shape, state.dtype, state.init)
                      for state in program.states if state.init is not None]
             templates.update(result.templates)
+            questions.update(answer.key for answer in result.answers)
+            ignored.update(note for answer in result.answers for note in answer.ignored)
         unique = {item.name: item for item in made}
         text = msgspec.json.format(msgspec.json.encode(list(unique.values())))
         write_atomic(job.transforms(name), text + b"\n")
         info[name] = {"templates": sorted({file for result in results.values() for file in result.templates}),
                       "decisions": [line for result in results.values() for line in result.decisions],
+                      "tuned": sum(answer.source != "rule" for result in results.values()
+                                   for answer in result.answers),
                       "kernels": sum(len(result.program.kernels) for result in results.values()),
                       "arena_bytes": sum(result.program.arena_bytes for result in results.values())}
     job.dump_dir.mkdir(exist_ok=True)
     job.kernels_dir.mkdir(exist_ok=True)
     write_atomic(job.build_info, json.dumps({"target": job.target, "programs": info}, indent=2) + "\n")
-    return Observed(templates=tuple(sorted(templates)))
+    for note in sorted(ignored):
+        job.say(f"measured choices left aside: {note}; doit tune:{job.label} measures anew")
+    return Observed(templates=tuple(sorted(templates)), tuning=tuple(sorted(questions)))
 
 
-def _compile(job: Job, graph: Any, name: str, folder: str) -> CompileResult:
+def _compile(job: Job, graph: Any, name: str, folder: str, tuning: Tuning) -> CompileResult:
     """Compiles a graph; its kernels and dumps go to ``folder`` in theirs."""
     from npu_compiler.compiler import compile_with_report
     result = compile_with_report(graph, target=job.target, precision=job.config.precision,
-                                 program=name, **_options(job, compile_with_report))
+                                 program=name, tuning=tuning, **_options(job, compile_with_report))
     for file, text in result.program.kernel_sources.items():
         write_atomic(job.kernels_dir / folder / file.removeprefix("kernels/"), text)
     for index, (title, text) in enumerate(result.dumps.items()):
@@ -70,7 +81,7 @@ def _compile(job: Job, graph: Any, name: str, folder: str) -> CompileResult:
     return result
 
 
-def _compile_parts(job: Job, name: str) -> tuple[dict[str, CompileResult], list[Transform]]:
+def _compile_parts(job: Job, name: str, tuning: Tuning) -> tuple[dict[str, CompileResult], list[Transform]]:
     """Splits a program, says what runs where, compiles its target parts and writes all parts. Returns the
     compiled parts, and the weights of the others."""
     from npu_compiler.compiler import load_graph
@@ -87,7 +98,7 @@ def _compile_parts(job: Job, name: str) -> tuple[dict[str, CompileResult], list[
         if part.kind == "target":
             alone = len(found) == 1
             results[part.name] = _compile(job, part.ir, name if alone else f"{name}.{part.name}",
-                                          name if alone else f"{name}/{part.name}")
+                                          name if alone else f"{name}/{part.name}", tuning)
     parts = tuple(replace(part, program=results[part.name].program) if part.name in results else part
                   for part in found)
     save_parts(replace(found, parts=parts), job.parts_dir(name))

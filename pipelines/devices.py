@@ -10,16 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the process that looks for a device does without what reads configurations
+    from collections.abc import Callable
+
     from pipelines.job import Job
+    from pipelines.stages import Stage
 
 
 @dataclass(frozen=True)
 class Found:
-    """A device: its short name in file names, what opens it, and its full name and driver."""
+    """A device: its short name in file names, what opens it, and its full name and driver; then its vendor,
+    its own name and its driver, which tuned entries are looked up by."""
 
     slug: str
     selector: str
     identity: str
+    vendor: str = ""
+    name: str = ""
+    driver: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ def find(target: str) -> Found:
     wanted = device_selector() or (None if kind in ("cpu", "any") else target if target == "nvidia" else kind)
     info = find_device(wanted)
     slug = info.selector.removesuffix(":0").replace(":", "-")
-    return Found(slug, info.selector, f"{info.name}, {info.platform} {info.driver}, {info.threads} units")
+    return Found(slug, info.selector, f"{info.name}, {info.platform} {info.driver}, {info.threads} units",
+                 info.vendor, info.name, f"{info.platform} {info.driver}")
 
 
 def ask(target: str, root: Path) -> Found | Absent:
@@ -57,6 +65,26 @@ def ask(target: str, root: Path) -> Found | Absent:
 def on(job: Job, device: Found) -> Job:
     """``job`` measured on ``device``."""
     return replace(job, device=device.slug, selector=device.selector, device_id=device.identity)
+
+
+def tuned_for(job: Job, device: Found) -> Job:
+    """``job`` compiled with the tuned entries of ``device``."""
+    from npu_compiler.target import load_target
+    from npu_compiler.tuned import DeviceKey, family_of, file_name
+    family = family_of(device.vendor, load_target(job.target).profile)
+    exact = file_name(f"{device.vendor} {device.name}")
+    return replace(job, tuned_for=DeviceKey(exact, family, device.driver))
+
+
+def placed(stage: Stage, job: Job, look: Callable[[], Found | Absent]) -> Job | Absent:
+    """``job`` as ``stage`` is to do it: on the device that ``look`` finds where it needs one, with that
+    device's tuned entries where it reads such and the device is there."""
+    if not (stage.device or stage.tuned):
+        return job
+    found = look()
+    if isinstance(found, Absent):
+        return found if stage.device else job
+    return on(job, found) if stage.device else tuned_for(job, found)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from pipelines.digests import MISSING, Digests, module_files, text_digest, tree
 from pipelines.job import Job
 from pipelines.stages import Stage
+from pipelines.tuning_files import tuning_of
 
 #: Part of every key: another number makes all keys differ.
 KEY_FORMAT = 3
@@ -54,14 +55,16 @@ class Observed:
 
     ``templates``: files below templates/. ``modules``: source files that the model's factory imported, by
     their names below the project, or below a folder that Python imports from. ``libraries``: distributions
-    that it imported. ``data``: other files that it opened, named like modules. ``as_read``: module or data
-    file -> digest of what was executed or read, where that is known.
+    that it imported. ``data``: other files that it opened, named like modules. ``tuning``: the questions that
+    it looked up in configs/tuning. ``as_read``: module or data file -> digest of what was executed or read,
+    where that is known.
     """
 
     templates: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    tuning: tuple[str, ...] = ()
     as_read: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -96,6 +99,9 @@ def key_of(stage: Stage, job: Job, digests: Digests, observed: Observed | None) 
                     observed.as_read.get(name) or digests.source(module_path(name, job.root)))
         for name in observed.libraries if builds else ():
             parts[f"library {name}"] = library_version(name)
+        if observed.tuning:
+            entries = tuning_of(job)
+            parts.update((f"tuning {question}", entries.state(question)) for question in observed.tuning)
     return Key(parts)
 
 

@@ -172,11 +172,10 @@ def run_chain(chain: Sequence[Task], project: Project) -> tuple[Done, ...]:
 def _made(stage: Stage, job: Job) -> Running:
     """Makes the outputs of ``stage`` stand. Raises ``FleetError``."""
     running = Running(outcome="up to date")
-    if stage.device:
-        found = devices.ask(job.target, job.root)
-        if isinstance(found, devices.Absent):
-            raise FleetError(f"{stage.name}: {found.remedy}")
-        job = devices.on(job, found)
+    placed = devices.placed(stage, job, lambda: devices.ask(job.target, job.root))
+    if isinstance(placed, devices.Absent):
+        raise FleetError(f"{stage.name}: {placed.remedy}")
+    job = placed
     if not check(stage, job, Digests(store_of(job.root))).current:
         running.outcome = "ran"
         message = launch_child(stage, job, running)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from npu_compiler.tuned import DeviceKey
 from pipelines.config import ConfigError, ModelConfig, find_config, load_configs, target_names
 from pipelines.yaml_source import suggest
 
@@ -49,7 +50,7 @@ class Job:
 
     ``device`` is the device's short name in file names ("pocl"); ``selector`` is what to open it with
     (``npu_runtime.device.Device(job.selector)``; None: the runtime's own choice); ``device_id`` is its full
-    name and driver.
+    name and driver. ``tuned_for``: the device whose tuned entries a compilation may use (None: its kind's).
     """
 
     root: Path
@@ -58,6 +59,7 @@ class Job:
     device: str = "none"
     selector: str | None = None
     device_id: str = ""
+    tuned_for: DeviceKey | None = None
     staging: Path | None = field(default=None, repr=False)
     staged: frozenset[str] = field(default=frozenset(), repr=False)
     watched: bool = field(default=False, repr=False)

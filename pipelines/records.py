@@ -19,7 +19,7 @@ from pipelines.job import Job, write_atomic
 from pipelines.locks import remove_leftovers
 from pipelines.stages import Stage
 
-RECORD_FORMAT = 4
+RECORD_FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def read_record(stage: Stage, job: Job) -> Record | None:
         return None
     if found.format != RECORD_FORMAT:
         return None
-    observed = Observed(found.templates, found.modules, found.libraries, found.data)
+    observed = Observed(found.templates, found.modules, found.libraries, found.data, found.tuning)
     return Record(Key(found.key), found.outputs, observed, found.seconds, found.memory)
 
 
@@ -81,7 +81,8 @@ def write_record(stage: Stage, job: Job, record: Record) -> None:
     """Makes ``record`` the last success of ``stage``. Only for who holds the stage's lock."""
     seen = record.observed
     stored = _Stored(RECORD_FORMAT, dict(sorted(record.key.parts.items())), dict(record.outputs),
-                     seen.templates, seen.modules, seen.libraries, seen.data, record.seconds, record.memory)
+                     seen.templates, seen.modules, seen.libraries, seen.data, seen.tuning, record.seconds,
+                     record.memory)
     path = record_path(stage, job)
     remove_leftovers(path)
     write_atomic(path, msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
@@ -133,6 +134,7 @@ class _Stored(msgspec.Struct):
     modules: tuple[str, ...]
     libraries: tuple[str, ...]
     data: tuple[str, ...]
+    tuning: tuple[str, ...]
     seconds: float
     memory: int
 

@@ -143,6 +143,22 @@ class CompileKnobs(Section):
 
     options: dict[Name, bool | int | float | str] = Field(default={})
     """Passed to ``compile_ir`` by name."""
+    tuning: Literal["on", "off", "any-driver"] = "on"
+    """Whether kernels' measured choices (configs/tuning) are used; "any-driver": also those that were
+    measured with another version of the device's driver."""
+
+
+class TuneKnobs(Section):
+    """How long ``doit tune`` looks for the kernels' best parameters."""
+
+    seconds: Annotated[float, Field(gt=0)] = 900
+    """For the whole model; another ``doit tune`` goes on where one has stopped."""
+    candidates: Positive = 48
+    """Choices that are tried for one kernel."""
+    repeats: Positive = 12
+    """Runs of each choice; one that looks faster is run three times as often again."""
+    patience: Annotated[float, Field(gt=0)] = 60
+    """Seconds until a choice that does not come to an end is given up."""
 
 
 class Preprocess(Section):
@@ -302,6 +318,7 @@ class ModelConfig(Section):
     compile: CompileKnobs = CompileKnobs()
     verify: VerifyKnobs = VerifyKnobs()
     bench: BenchKnobs = BenchKnobs()
+    tune: TuneKnobs = TuneKnobs()
     matrix: dict[str, list[Any] | dict[str, Any]] = Field(default={})
     """Variants: dotted key -> values, or names with values. The file then stands for a model per combination,
     "resnet18+precision-bfloat16+winograd-off", and for none of its own name."""

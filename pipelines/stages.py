@@ -49,11 +49,10 @@ def _description(job: Job) -> tuple[Path, ...]:
     return (path,) if path is not None and path.is_file() else ()
 
 
-def _target_files(job: Job) -> tuple[Path, ...]:
-    """The target's description and the tuning data."""
+def _target_file(job: Job) -> tuple[Path, ...]:
+    """The target's description."""
     from npu_compiler.resources import config_root
-    root = Path(str(config_root()))
-    return (root / "targets" / f"{job.target}.yaml", root / "tuning")
+    return (Path(str(config_root())) / "targets" / f"{job.target}.yaml",)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ class Stage:
     and modules whose source shapes the output, ``libraries`` distributions whose version does,
     ``templates`` folders below templates/ of which it includes some. ``builds_model`` says whether it calls
     the model's factory, whose own modules then count as code. A stage with ``device`` runs on an OpenCL
-    device, whose name and driver count; an ``exclusive`` one runs alone.
+    device, whose name and driver count; an ``exclusive`` one runs alone. A ``tuned`` one may read entries of
+    configs/tuning; those that its last run looked up count, one by one.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Stage:
     per_target: bool = True
     device: bool = False
     exclusive: bool = False
+    tuned: bool = False
 
     @property
     def shared(self) -> bool:
@@ -116,11 +117,12 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "compile", "pipelines.compile:run", "compiles the IR into .npubin programs", after=("extract",),
         reads=("ir",), makes=("npubin", "parts", "transforms", "kernels", "dumps", "build_info"),
-        files=_target_files,
+        files=_target_file,
         knobs=("precision", "fallback", "compile"), templates=("ops", "lib"),
         code=("npu_compiler", "npu_runtime.program", "npu_runtime.npubin", "torch_ir.ir", "torch_ir.expr",
-              "torch_ir.serialize", "torch_ir.decompose", "torch_ir.tracing", "pipelines.compile"),
-        libraries=("jinja2", "numpy", "ml_dtypes", "msgspec", "torch"),
+              "torch_ir.serialize", "torch_ir.decompose", "torch_ir.tracing", "pipelines.compile",
+              "pipelines.tuning_files"),
+        libraries=("jinja2", "numpy", "ml_dtypes", "msgspec", "torch"), tuned=True,
     ),
     Stage(
         "weights", "pipelines.weights:run", "prepares the weights as the programs want them",

@@ -16,6 +16,7 @@ from npu_compiler.pipeline import MISSED, run_passes
 from npu_compiler.render import PRELUDE, render, template_closure
 from npu_compiler.select import BufferUse, KernelCall, ScalarUse
 from npu_compiler.target import Target, load_target
+from npu_compiler.tuned import Answer, Tuning
 from npu_compiler.weights import state_spec
 from npu_runtime.npubin import digest
 from npu_runtime.program import (
@@ -42,12 +43,13 @@ PRECISIONS = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class CompileResult:
-    """A program, and how it came to be: the template files read, the choices made, the graph after each
-    pass."""
+    """A program, and how it came to be: the template files read, the choices made (in words, and those about
+    kernels with their questions), the graph after each pass."""
 
     program: CompiledProgram
     templates: tuple[str, ...]
     decisions: tuple[str, ...]
+    answers: tuple[Answer, ...]
     dumps: Mapping[str, str]
 
 
@@ -60,6 +62,7 @@ def compile_ir(
     expose_values: bool = False,
     winograd: bool = True,
     check_indices: bool = True,
+    tuning: Tuning | None = None,
 ) -> CompiledProgram:
     """Compiles a graph for a target.
 
@@ -68,7 +71,8 @@ def compile_ir(
     ``program`` is the name among the model's programs. With ``expose_values`` every value that survives
     fusion is an output as well, under its name in the graph. ``winograd``: whether 3x3 convolutions may use
     F(4x4, 3x3) where it pays. ``check_indices``: whether a run raises an error where an index is out of range
-    (reading or writing elsewhere is impossible either way).
+    (reading or writing elsewhere is impossible either way). ``tuning``: measured choices about kernels
+    (``npu_compiler.tuned.load_tuning``); without it, rules choose.
 
     Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph
     and ``CompileError`` for anything else.
@@ -81,6 +85,7 @@ def compile_ir(
         expose_values=expose_values,
         winograd=winograd,
         check_indices=check_indices,
+        tuning=tuning,
     ).program
 
 
@@ -93,6 +98,7 @@ def compile_with_report(
     expose_values: bool = False,
     winograd: bool = True,
     check_indices: bool = True,
+    tuning: Tuning | None = None,
     start_after: str | None = None,
 ) -> CompileResult:
     """``compile_ir`` with the templates, choices and intermediate graphs. ``start_after`` names the pass
@@ -107,7 +113,7 @@ def compile_with_report(
         lowered, dumps = run_passes(graph, device, start_after=start_after)
         if expose_values:
             lowered = _expose(lowered)
-        emitter = Emitter(lowered, device, Options(winograd, check_indices))
+        emitter = Emitter(lowered, device, Options(winograd, check_indices), tuning or Tuning())
         emitter.run()
     except UnsupportedOpError as error:
         # it knows the nodes that one stage of the compiler refuses; a reader wants all of them at once
@@ -118,7 +124,8 @@ def compile_with_report(
     built = assemble(lowered, emitted, device, program)
     templates = template_closure([PRELUDE, *(call.template for call in emitted.calls)])
     missed = tuple(line for look in MISSED for line in look(lowered))
-    return CompileResult(built, templates, (*emitted.decisions, *missed), dumps)
+    decisions = (*map(str, emitted.answers), *emitted.decisions, *missed)
+    return CompileResult(built, templates, decisions, emitted.answers, dumps)
 
 
 def _check_precision(graph: IR, precision: str | None) -> None:

@@ -16,7 +16,7 @@ from npu_compiler.products import (
     round_up,
 )
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.tuning import depthwise_tile
+from npu_compiler.tuning import DEPTHWISE
 from npu_compiler.views import View, places_of
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
@@ -59,13 +59,15 @@ def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
     if residual is not None:
         buffers.append(BufferUse(residual.buffer, "r"))
     buffers.append(BufferUse(y.buffer, "w"))
-    tile, rows = depthwise_tile(
-        kernel_width=kernel[1],
-        stride=stride[1],
-        width=e.bounds(out_width)[1],
-        height=e.bounds(out_height)[1],
-        columns=e.bounds(batch)[0] * blocks,
-    )
+    question = {
+        "kernel_width": kernel[1],
+        "kernel_height": kernel[0],
+        "stride": stride[1],
+        "width": e.bounds(out_width)[1],
+        "height": e.bounds(out_height)[1],
+        "columns": e.bounds(batch)[0] * blocks,
+    }
+    choice = e.choose(DEPTHWISE, question)
     scalars: list[Dim] = [
         channels,
         height,
@@ -82,6 +84,7 @@ def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
     ]
     if residual is not None:
         scalars += places_of("residual", residual).values()
+    rows = int(choice["rows"])
     params = {
         "kh": kernel[0],
         "kw": kernel[1],
@@ -89,7 +92,7 @@ def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
         "sw": stride[1],
         "dh": dilation[0],
         "dw": dilation[1],
-        "tw": tile,
+        "tw": choice["tile"],
         "bias": bias is not None,
         "out": "nhwc8" if vectors else "strided",
         "residual": residual is not None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from npu_compiler import pointwise, views
@@ -13,14 +13,16 @@ from npu_compiler.in_place import in_place
 from npu_compiler.lowering import as_int
 from npu_compiler.ops import Cost, op_def
 from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse, kernel_name
+from npu_compiler.spaces import Choice, Question, Space
 from npu_compiler.target import Target
-from npu_compiler.tuning import Tile, igemm_tile
+from npu_compiler.tuned import Answer, Tuning
 from npu_compiler.views import View, place
 from npu_compiler.weights import Pack, Transforms, as_stored, constant_exprs
 from npu_runtime.program import HOST_CHECKED, Transform, WeightExpr
 from torch_ir.expr import Dim, bounds_of, gcd_of, product, symbol, symbols_of
-from torch_ir.ir import IR, ITEM_SIZE, Attr, Node, Output, TensorSpec
+from torch_ir.ir import IR, Attr, Node, Output, TensorSpec
 
+_RULES = Tuning()
 #: The one buffer of kind "fault".
 FAULTS = "faults"
 
@@ -55,6 +57,8 @@ class Emitted:
     buffers: Mapping[str, BufferInfo]
     transforms: Mapping[str, Transform]
     decisions: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    """What was chosen about kernels, in the order of the questions."""
     input_bounds: Mapping[str, tuple[int, int]]
     """Smallest and largest value of the integer inputs that kernels use as indices."""
 
@@ -62,11 +66,12 @@ class Emitted:
 class Emitter:
     """What op records emit kernels through. One per compilation."""
 
-    def __init__(self, ir: IR, target: Target, options: Options) -> None:
-        self.ir, self.target, self.options = ir, target, options
+    def __init__(self, ir: IR, target: Target, options: Options, tuning: Tuning = _RULES) -> None:
+        self.ir, self.target, self.options, self.tuning = ir, target, options, tuning
         self.calls: list[KernelCall] = []
         self.buffers: dict[str, BufferInfo] = {}
         self.decisions: list[str] = []
+        self.answers: dict[str, Answer] = {}
         self.input_bounds: dict[str, tuple[int, int]] = {}
         self._specs = ir.values()
         self._views: dict[str, View] = {}
@@ -77,6 +82,7 @@ class Emitter:
         self._halves = half_values(ir, target, self._constants)
         self._direct = self._direct_outputs()
         self._refusals: dict[str, Refusal] = {}
+        self._node = ""
 
     # -- values
     # -----------------------------------------------------------------------------------------------------
@@ -169,14 +175,12 @@ class Emitter:
         """Whether a size is a multiple of ``number`` whatever the symbols are."""
         return gcd_of(dim) % number == 0
 
-    def tile(self, op: str, *, pixels: Dim, out: int, inner: int, taps: int, groups: int) -> Tile:
-        """The register tile of a matrix product; the choice is recorded."""
-        most = self.bounds(pixels)[1]
-        tile = igemm_tile(pixels=most, out=out, inner=inner, taps=taps, groups=groups)
-        self.decisions.append(
-            f"{op} pixels={pixels} out={out} inner={inner} taps={taps} groups={groups}: {tile} by rule"
-        )
-        return tile
+    def choose(self, space: Space, question: Question) -> Choice:
+        """A value for each knob of ``space``: measured where this device, or its family, has an entry for
+        ``question``, else by the space's rule. The choice is recorded."""
+        answer = replace(self.tuning.answer(space, question), node=self._node)
+        self.answers.setdefault(answer.key, answer)
+        return answer.choice
 
     # -- kernels
     # ----------------------------------------------------------------------------------------------------
@@ -276,6 +280,7 @@ class Emitter:
             raise UnsupportedOpError(self.ir.name, tuple(self._refusals.values()))
 
     def _emit(self, node: Node) -> None:
+        self._node = node.name
         op = op_def(node.op)
         if op.emit is not None:
             op.emit(self, node)
@@ -376,24 +381,11 @@ class Emitter:
             if name in used or info.kind in ("output", "state")
         }
         made = {name: transform for name, transform in self._transforms.made.items() if name in kept}
-        return Emitted(tuple(self.calls), kept, made, tuple(self.decisions), dict(self.input_bounds))
-
-
-def lanes(dtype: str) -> int:
-    """Elements of ``dtype`` in 32 bytes."""
-    return 32 // ITEM_SIZE[dtype]
-
-
-def reads(*buffers: View) -> Iterator[BufferUse]:
-    """Read-only arguments."""
-    return (BufferUse(view.buffer, "r") for view in buffers)
-
-
-def writes(*buffers: View) -> Iterator[BufferUse]:
-    """Write-only arguments."""
-    return (BufferUse(view.buffer, "w") for view in buffers)
-
-
-def int_scalars(*values: Dim) -> Iterator[ScalarUse]:
-    """Arguments of type int."""
-    return (ScalarUse(value) for value in values)
+        return Emitted(
+            tuple(self.calls),
+            kept,
+            made,
+            tuple(self.decisions),
+            tuple(self.answers.values()),
+            dict(self.input_bounds),
+        )

@@ -13,7 +13,8 @@ from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.tuning import panel_width
+from npu_compiler.spaces import Value
+from npu_compiler.tuning import PRODUCT, panel_width
 from npu_compiler.views import View, places_of, reshape
 from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
@@ -172,10 +173,22 @@ def igemm(
     depth = inner * taps
     gate = node.attrs.get("gate")
     rows = out_group if gate is None else 2 * out_group
-    tile = e.tile(op, pixels=pixels, out=rows, inner=inner, taps=taps, groups=groups)
-    wide = tile.nv * LANES
     weight = str(node.inputs[1])
     _, stored = e.constant(weight)
+    question: dict[str, Value] = {
+        "op": op,
+        "pixels": e.bounds(pixels)[1],
+        "out": rows,
+        "inner": inner,
+        "taps": taps,
+        "groups": groups,
+        "stride": stride[1],
+        "weight": SHORT[stored],
+        "gate": gate is not None,
+    }
+    choice = e.choose(PRODUCT, question)
+    mr, nv, grain, unroll = (int(choice[name]) for name in ("mr", "nv", "grain", "unroll"))
+    wide = nv * LANES
     body, count, pack = pack_panels(groups, rows, inner, kernel, wide, stored)
     w = e.weight(weight, (count,), lambda expr: pack(prepare(expr)), stored=True)
     panels = -(-rows // wide)
@@ -212,24 +225,23 @@ def igemm(
     ]
     if residual is not None:
         scalars += places_of("residual", residual).values()
-    unroll = next(step for step in (4, 3, 2, 1) if inner % step == 0)
-    sums = tile.mr * tile.nv
-    parts = next(part for part in (4, 2, 1) if unroll % part == 0 and (part == 1 or part * sums <= CHAINS))
-    tiles = ceil_div(pixels, tile.mr)
-    chunks = ceil_div(tiles, tile.grain)
+    parts = next(part for part in (4, 2, 1) if unroll % part == 0 and (part == 1 or part * mr * nv <= CHAINS))
+    if choice["split"]:
+        parts = 1
+    chunks = ceil_div(ceil_div(pixels, mr), grain)
     columns = groups * panels
     params = {
-        "mr": tile.mr,
-        "nv": tile.nv,
+        "mr": mr,
+        "nv": nv,
         "weight": SHORT[stored],
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
         "unroll": unroll,
         "parts": parts,
-        "split": tile.split,
-        "prefetch": tile.prefetch,
+        "split": grain if choice["split"] else 0,
+        "prefetch": choice["prefetch"],
         "out": "nhwc8" if vectors else "strided",
-        "order": tile.order,
+        "order": choice["order"],
         "bias": bias is not None,
         "residual": residual is not None,
         "gate": None if gate is None else epilogue_lines(gate),
@@ -241,9 +253,9 @@ def igemm(
         "ops/conv_igemm.cl.j2",
         params,
         node=node,
-        shown={"t": f"{tile.mr}x{wide}"},
-        args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, tile.grain))],
-        global_size=(chunks, columns) if tile.order == "panel" else (columns, chunks),
+        shown={"t": f"{mr}x{wide}"},
+        args=[*buffers, *(ScalarUse(value) for value in (*scalars, panels, grain))],
+        global_size=(chunks, columns) if choice["order"] == "panel" else (columns, chunks),
         local_size=(1, 1),
         cost=cost or conv_cost(node, x.spec, groups * rows * depth, depth * (rows // out_group), stored),
     )

@@ -74,13 +74,18 @@ def template_closure(templates: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def includes(template: str) -> list[str]:
-    """The names that a template includes or imports; each must be a literal."""
+def source(template: str) -> str:
+    """A template's own text. Raises ``CompileError`` where there is none."""
     text = _load(template)
     if text is None:
         raise CompileError(f"templates/{template} does not exist")
+    return text
+
+
+def includes(template: str) -> list[str]:
+    """The names that a template includes or imports; each must be a literal."""
     names = []
-    for match in _INCLUDE.finditer(text):
+    for match in _INCLUDE.finditer(source(template)):
         quoted = match[1]
         if quoted[0] not in "'\"":
             raise CompileError(

@@ -22,6 +22,7 @@ from npu_compiler.products import (
     residual_view,
 )
 from npu_compiler.select import BufferUse, ScalarUse
+from npu_compiler.tuning import FORM, POINTS
 from npu_compiler.views import View
 from npu_compiler.weights import const_expr
 from npu_runtime.program import WeightExpr
@@ -31,18 +32,13 @@ from torch_ir.ir import Node, TensorSpec
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
-#: Points of a tile's transform: 6 x 6.
-POINTS = 36
 #: Elements between the end of a tile's row and the next one, so that rows do not share cache sets.
 SKEW = 16
-#: How many multiply-adds a core does in the time in which it moves a byte: from main memory, and within
-#: caches.
-MEMORY_BALANCE, CACHE_BALANCE = 4, 1
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64) / 24
 
 
 def pays(e: Emitter, node: Node, x: View) -> bool:
-    """Whether F(4x4, 3x3) applies and does less than the direct form, by multiply-adds and bytes."""
+    """Whether F(4x4, 3x3) applies, and is the form to choose."""
     batch, out, height, width = node.out.shape
     channels = x.shape[1]
     weight = e.spec(str(node.inputs[1])).shape
@@ -52,17 +48,13 @@ def pays(e: Emitter, node: Node, x: View) -> bool:
         return False
     if not (e.divides(LANES, channels) and e.divides(LANES, out) and is_vector_view(e, x)):
         return False
-    inner, outer = e.bounds(channels)[1], e.bounds(out)[1]
-    tiles = e.bounds(batch * ceil_div(height, 4) * ceil_div(width, 4))[1]
-    direct = e.bounds(batch * height * width)[1] * 9 * inner * outer + 9 * 4 * inner * outer * MEMORY_BALANCE
-    moved = tiles * POINTS * 4 * (inner + outer) * 2
-    transformed = POINTS * inner * outer * (tiles + 4 * MEMORY_BALANCE) + moved * CACHE_BALANCE
-    choice = transformed < direct
-    e.decisions.append(
-        f"{node.name}: {'winograd F(4x4,3x3)' if choice else 'direct'}, "
-        f"estimated at {transformed / direct:.2f} of the direct form"
-    )
-    return choice
+    question = {
+        "pixels": e.bounds(batch * height * width)[1],
+        "tiles": e.bounds(batch * ceil_div(height, 4) * ceil_div(width, 4))[1],
+        "inner": e.bounds(channels)[1],
+        "out": e.bounds(out)[1],
+    }
+    return e.choose(FORM, question)["form"] == "winograd"
 
 
 def transform_weight(channels_out: int, channels_in: int, expr: WeightExpr) -> WeightExpr:

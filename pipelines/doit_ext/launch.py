@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from npu_runtime.env import debug_level
 from pipelines.doit_ext.session import Running
@@ -14,15 +15,21 @@ from pipelines.stages import Stage
 
 
 def launch_child(stage: Stage, job: Job, running: Running) -> str | None:
-    """Runs ``stage`` to its end. Returns the message of its failure, None for success.
+    """Runs ``stage`` to its end. Returns the message of its failure, None for success."""
+    return launch("run-stage", [stage.name], job, running)
 
-    What the stage says about its progress is kept in ``running``; everything else that it prints is shown
-    when it fails or when ``NPU_DEBUG`` is at least 1.
+
+def launch(command: str, arguments: Sequence[str], job: Job, running: Running) -> str | None:
+    """Runs a command of ``python -m pipelines`` for ``job`` to its end. Returns the message of its failure,
+    None for success.
+
+    What it says about its progress is kept in ``running``; everything else that it prints is shown when it
+    fails or when ``NPU_DEBUG`` is at least 1.
     """
     name = f"{job.config.name}@{job.target}"
-    command = [sys.executable, "-m", "pipelines", "run-stage", stage.name, name, "--watched"]
+    line = [sys.executable, "-m", "pipelines", command, *arguments, name, "--watched"]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, subprocess.Popen(
-            command, cwd=job.root, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
+            line, cwd=job.root, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
             errors="replace") as child:
         try:
             printed = _follow(child, running)

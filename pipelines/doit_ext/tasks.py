@@ -16,7 +16,7 @@ from doit.task import Task
 
 from pipelines import devices
 from pipelines.config import ConfigError, ModelConfig, families, load_configs, target_names
-from pipelines.doit_ext.launch import launch_child
+from pipelines.doit_ext.launch import launch, launch_child
 from pipelines.doit_ext.memory import first_need
 from pipelines.doit_ext.reporter import Reporter
 from pipelines.doit_ext.session import FindDevice, Launcher, Running, Session
@@ -28,6 +28,8 @@ from pipelines.plan import State, Step, judged
 from pipelines.records import check, read_record
 from pipelines.reproduce import NotReproducible, reproduce
 from pipelines.stages import STAGES, Stage
+
+_TUNE = "measures what kernels leave open, on the device that is here"
 
 
 class Build:
@@ -64,9 +66,14 @@ class Build:
         yield Task("reproduce", None, has_subtask=True, doc="builds twice and compares the bytes, "
                    "for the default models", task_dep=[
                        f"reproduce:{config.name}" for config in configs.values() if config.default])
+        yield Task("tune", None, has_subtask=True, doc=f"{_TUNE}, for the default models", task_dep=[
+            f"tune:{config.name}" for config in configs.values() if config.default])
         for config in configs.values():
             for target in targets:
                 yield self._reproduce(config, target)
+                yield self._tune(config, target)
+            yield Task(f"tune:{config.name}@{config.target}", None, subtask_of="tune", doc=_TUNE,
+                       task_dep=[f"tune:{config.name}"])
             for stage in self.stages:
                 yield self._task(stage, config, config.target)
                 for target in targets if stage.per_target else ():
@@ -97,6 +104,22 @@ class Build:
         self.session.reasons[name] = ("it was asked for",)
         return Task(name, [(run,)], subtask_of="reproduce", uptodate=[False], io={"capture": False},
                     doc="builds twice, in different folders and settings, and compares the bytes")
+
+    def _tune(self, config: ModelConfig, target: str) -> Task:
+        """Always runs: what has been measured on this device, it passes over itself."""
+        job = Job(self.session.root, config, target)
+
+        def run() -> TaskFailed | None:
+            running = self.session.running[name] = Running(text="waits for memory")
+            with self.session.memory.taken(first_need(job.source_weights)):
+                message = launch("tune", (), job, running)
+            return TaskFailed(message) if message is not None else None
+
+        name = f"tune:{job.label}"
+        self.session.reasons[name] = ("it was asked for",)
+        extracted = [f"{stage.name}:{config.name}" for stage in self.stages if stage.name == "extract"]
+        return Task(name, [(run,)], subtask_of="tune", uptodate=[False], io={"capture": False},
+                    task_dep=extracted, doc=_TUNE)
 
     def _task(self, stage: Stage, config: ModelConfig, target: str) -> Task:
         stages = {known.name: known for known in self.stages}
@@ -180,12 +203,10 @@ class Work:
     @property
     def job(self) -> Job:
         """The job, on the device where the stage needs one. Raises ``LookupError`` where that is absent."""
-        if not self.stage.device:
-            return self._job
-        found = self.session.device(self._job.target)
-        if isinstance(found, devices.Absent):
-            raise LookupError(found.remedy)
-        return devices.on(self._job, found)
+        placed = devices.placed(self.stage, self._job, lambda: self.session.device(self._job.target))
+        if isinstance(placed, devices.Absent):
+            raise LookupError(placed.remedy)
+        return placed
 
     def run(self) -> TaskFailed | None:
         """doit's action: runs the stage."""

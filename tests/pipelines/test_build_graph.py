@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_project import CONFIG, Toy, forget_all, make_toy
+from toy_project import CONFIG, Toy, forget_all, make_toy, tuned
 
 from pipelines import devices, fingerprint
 from pipelines import execute as execute_module
@@ -117,6 +117,9 @@ EDITS: dict[str, tuple[Callable[[Toy], object], list[str]]] = {
     "a damaged record": (truncate(f"{ARTIFACTS}/.stages/compile@cpu.json"), ["compile"]),
     "a touched artifact": (lambda toy: os.utime(toy.root / ARTIFACTS / "main.ir.json", (1, 1)), []),
     "a longer history": (append(f"{ARTIFACTS}/cpu/history.jsonl"), []),
+    "a measured choice": (tuned(8, mr=4), ["bench", "compile", "report", "verify"]),
+    "a measured choice for another shape": (tuned(9, mr=4), []),
+    "a measured choice of another device": (tuned(8, mr=4, file="intel-avx2"), []),
     "the driver": (lambda toy: setattr(toy, "device", devices.Found("toy", "toy:0", "2.0")),
                    ["bench", "report", "verify"]),
     "another device": (lambda toy: setattr(toy, "device", devices.Found("toy-1", "toy:1", "1.0")),
@@ -318,7 +321,7 @@ def test_records_do_not_depend_on_where_the_project_lies(toy: Toy) -> None:
     toy.build()
     for path in (toy.root / ARTIFACTS / ".stages").glob("*.json"):
         assert str(toy.root) not in path.read_text()
-        assert json.loads(path.read_text())["format"] == 4
+        assert json.loads(path.read_text())["format"] == 5
 
 
 def test_two_builds_from_nothing_make_the_same_bytes(toy: Toy) -> None:

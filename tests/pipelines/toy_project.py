@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
+from npu_compiler.spaces import key_of
+from npu_compiler.tuned import FORMAT, Entry, TuningFile, file_bytes
 from pipelines import devices, digests
 from pipelines.cache import Cache
 from pipelines.digests import Digests, text_digest
@@ -22,6 +24,7 @@ from pipelines.execute import execute
 from pipelines.fingerprint import Observed
 from pipelines.job import Job, write_atomic
 from pipelines.stages import STAGES, Stage
+from pipelines.tuning_files import tuning_of
 
 if TYPE_CHECKING:
     import pytest
@@ -44,6 +47,10 @@ COMMANDS = {name: f"pipelines.doit_ext.commands:{name.title()}"
             for name in ("run", "explain", "graph", "forget", "ignore")}
 
 
+#: What the compiler asks about its kernel.
+ASKED = key_of("toy", {"rows": 8})
+
+
 def without_comments(text: str) -> str:
     """What of a source shapes a stub's output: everything but its comments."""
     return "\n".join(line.partition("#")[0].rstrip() for line in text.splitlines())
@@ -58,7 +65,7 @@ class Toy:
     ran: list[str] = field(default_factory=list)
     alone: dict[str, set[str]] = field(default_factory=dict)
     device: devices.Found | devices.Absent = field(
-        default_factory=lambda: devices.Found("toy", "toy:0", "1.0"))
+        default_factory=lambda: devices.Found("toy", "toy:0", "1.0", "pocl", "toy", "1.0"))
     during: dict[str, Callable[[Job], object]] = field(default_factory=dict)
     cache: Cache | None = None
     active: set[str] = field(default_factory=set)
@@ -126,7 +133,8 @@ class Toy:
         if stage.name == "compile":
             template = self.templates / "ops" / "used.cl.j2"
             used.append(without_comments(template.read_text()))
-            observed = Observed(templates=("ops/used.cl.j2",))
+            used.append(tuning_of(job).state(ASKED))
+            observed = Observed(templates=("ops/used.cl.j2",), tuning=(ASKED,))
         if stage.name in self.during:
             self.during[stage.name](job)
         summary = text_digest("\n".join([*read, *used]))
@@ -176,3 +184,13 @@ def make_toy(root: Path, monkeypatch: pytest.MonkeyPatch, models: Iterable[str] 
 def forget_all(toy: Toy) -> None:
     """As after a fresh clone."""
     shutil.rmtree(toy.root / "artifacts")
+
+
+def tuned(rows: int, file: str = "pocl-avx2", **params: int) -> Callable[[Toy], object]:
+    """An entry of configs/tuning for a shape."""
+    def apply(toy: Toy) -> None:
+        entry = Entry("toy", {"rows": rows}, dict(params), "0" * 16, "1.0", 2, 9, 1.0, 1.0, 1.0, {}, 2.0, 3)
+        path = toy.root / "configs" / "tuning" / f"{file}.json"
+        path.parent.mkdir()
+        path.write_bytes(file_bytes(TuningFile(FORMAT, file, (entry,))))
+    return apply
