@@ -151,13 +151,13 @@ class CompileKnobs(Section):
 class TuneKnobs(Section):
     """How long ``doit tune`` looks for the kernels' best parameters."""
 
-    seconds: Annotated[float, Field(gt=0)] = 900
+    seconds: Annotated[float, Field(gt=0)] = 900.0
     """For the whole model; another ``doit tune`` goes on where one has stopped."""
     candidates: Positive = 48
     """Choices that are tried for one kernel."""
     repeats: Positive = 12
     """Runs of each choice; one that looks faster is run three times as often again."""
-    patience: Annotated[float, Field(gt=0)] = 60
+    patience: Annotated[float, Field(gt=0)] = 60.0
     """Seconds until a choice that does not come to an end is given up."""
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
-from torch_ir.expr import Dim, Expr, bounds_of, substitute, symbols_of
-from torch_ir.ir import IR, Attr, Guard, TensorSpec
+from torch_ir.expr import Dim, bounds_of, substitute, symbols_of
+from torch_ir.ir import IR, Guard, with_sizes
 
 
 def without_dependent_symbols(ir: IR) -> IR:
@@ -16,10 +17,10 @@ def without_dependent_symbols(ir: IR) -> IR:
         name, expression = found
         low, high = ir.symbols[name]
         bounds = {key: value for key, value in ir.symbols.items() if key != name}
-        guards = dict.fromkeys(_with(guard, {name: expression}) for guard in ir.guards)
-        guards |= dict.fromkeys((Guard(low, expression, "<="), Guard(expression, high, "<=")))
+        ir = with_sizes(ir, partial(substitute, values={name: expression}))
+        guards = dict.fromkeys((*ir.guards, Guard(low, expression, "<="), Guard(expression, high, "<=")))
         kept = tuple(guard for guard in guards if not _always(guard, bounds))
-        ir = replace(_substituted(ir, {name: expression}), symbols=bounds, guards=kept)
+        ir = replace(ir, symbols=bounds, guards=kept)
     return ir
 
 
@@ -40,23 +41,3 @@ def _always(guard: Guard, bounds: Mapping[str, tuple[int, int]]) -> bool:
     except ValueError:
         return False
     return high <= 0 and (guard.relation == "<=" or low == 0)
-
-
-def _with(guard: Guard, values: Mapping[str, Dim]) -> Guard:
-    return replace(guard, left=substitute(guard.left, values), right=substitute(guard.right, values))
-
-
-def _substituted(ir: IR, values: Mapping[str, Dim]) -> IR:
-    def spec(old: TensorSpec) -> TensorSpec:
-        return replace(old, shape=tuple(substitute(dim, values) for dim in old.shape))
-
-    def attr(old: Attr) -> Attr:
-        if isinstance(old, tuple):
-            return tuple(map(attr, old))
-        return substitute(old, values) if isinstance(old, Expr) else old
-
-    nodes = tuple(
-        replace(node, outs=tuple(map(spec, node.outs)), attrs={key: attr(v) for key, v in node.attrs.items()})
-        for node in ir.nodes
-    )
-    return replace(ir, nodes=nodes, inputs={name: spec(old) for name, old in ir.inputs.items()})

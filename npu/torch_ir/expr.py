@@ -177,6 +177,20 @@ def bounds_of(dim: Dim, bounds: Bounds) -> tuple[int, int]:
     return low, high
 
 
+def within(dim: Dim, bounds: Bounds) -> Dim:
+    """``dim`` without the arguments of min and max that decide nothing within the bounds: min(s, 32) is s
+    where s is 16 at most."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, factor in dim.terms:
+        term: Dim = factor
+        for atom in monomial:
+            term = term * _atom_within(atom, bounds)
+        total = total + term
+    return total
+
+
 def parse(text: str | int) -> Dim:
     """Reads what ``str(dim)`` writes; nothing is executed.
 
@@ -274,6 +288,28 @@ def _substitute_atom(atom: Atom, values: Mapping[str, Dim]) -> Dim:
     if atom.op == "symbol":
         return values.get(atom.name, symbol(atom.name))
     return _APPLY[atom.op](*(substitute(arg, values) for arg in atom.args))
+
+
+def _atom_within(atom: Atom, bounds: Bounds) -> Dim:
+    if atom.op == "symbol":
+        return symbol(atom.name)
+    args = [within(arg, bounds) for arg in atom.args]
+    if atom.op not in ("min", "max"):
+        return _APPLY[atom.op](*args)
+
+    def decides_nothing(arg: Dim, other: Dim) -> bool:
+        try:
+            low, high = bounds_of(other - arg, bounds)
+        except ValueError:
+            return False
+        return high <= 0 if atom.op == "min" else low >= 0
+
+    kept = list(args)
+    for index in reversed(range(len(args))):
+        others = kept[:index] + kept[index + 1 :]
+        if any(decides_nothing(kept[index], other) for other in others):
+            kept = others
+    return _APPLY[atom.op](*kept)
 
 
 def _atom_bounds(atom: Atom, bounds: Bounds) -> tuple[int, int]:

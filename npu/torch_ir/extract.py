@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch_ir import decompose, exporting
@@ -10,11 +11,11 @@ from torch_ir import example as examples
 from torch_ir.dimensions import Size, declared_symbols
 from torch_ir.equalities import without_dependent_symbols
 from torch_ir.errors import IRError
-from torch_ir.expr import Dim
+from torch_ir.expr import Dim, within
 from torch_ir.functionalize import Functional, NotSimpleError, base_name, functionalize, live_nodes
 from torch_ir.fx_reader import ReadGraph, read_graph, spec_of
 from torch_ir.guards import conditions, guards_of, with_least_sizes
-from torch_ir.ir import IR, Constant, Node, Output, State, TensorSpec
+from torch_ir.ir import IR, Constant, Node, Output, State, TensorSpec, with_sizes
 from torch_ir.source_lines import source_line
 from torch_ir.specialised import without_needless_guards
 
@@ -276,7 +277,7 @@ class _Extraction:
                 weights.setdefault(first, spec)
             elif public in read:
                 constants[public] = Constant(spec, self._data(key) or b"", key)
-        return IR(
+        found = IR(
             self._name,
             inputs,
             outputs,
@@ -289,6 +290,7 @@ class _Extraction:
             str(self._torch.__version__),
             guards=self._guards,
         )
+        return with_sizes(found, partial(within, bounds=bounds))
 
     def _data(self, key: str, or_zeros: bool = False) -> bytes | None:
         """The bytes of a constant or of a buffer that is in no state_dict; None where it has none."""

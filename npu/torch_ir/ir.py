@@ -7,8 +7,8 @@ constant and state placeholders, and nodes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias, Union
@@ -225,6 +225,26 @@ class IR:
         return frozenset(output.value for output in self.outputs) | frozenset(
             state.update for state in self.states.values() if state.update is not None
         )
+
+
+def with_sizes(ir: IR, change: Callable[[Dim], Dim]) -> IR:
+    """``ir`` with ``change`` applied to every size in it, those of weights and states aside."""
+
+    def spec(old: TensorSpec) -> TensorSpec:
+        return replace(old, shape=tuple(map(change, old.shape)))
+
+    def attr(old: Attr) -> Attr:
+        if isinstance(old, tuple):
+            return tuple(map(attr, old))
+        return change(old) if isinstance(old, Expr) else old
+
+    nodes = tuple(
+        replace(node, outs=tuple(map(spec, node.outs)), attrs={key: attr(v) for key, v in node.attrs.items()})
+        for node in ir.nodes
+    )
+    guards = tuple(replace(one, left=change(one.left), right=change(one.right)) for one in ir.guards)
+    inputs = {name: spec(old) for name, old in ir.inputs.items()}
+    return replace(ir, nodes=nodes, inputs=inputs, guards=guards)
 
 
 def verify(ir: IR, after: str = "") -> None:

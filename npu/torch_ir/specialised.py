@@ -118,6 +118,8 @@ class _Meaning:
             return
         inputs = tuple(None if name is None else values[name] for name in node.inputs)
         attrs = {} if node.op in _SHAPED else dict(node.attrs)
+        if node.op == "aten.slice.Tensor":  # where it ends follows from its shape
+            attrs = {key: attrs.get(key) or unless for key, unless in (("dim", 0), ("start", 0), ("step", 1))}
         if node.op == _ATTENTION:
             attrs = {key: value for key, value in attrs.items() if value}  # what is not given means no
             if all(name is not None and specs[name].shape[-2] == 1 for name in node.inputs[:2]):

@@ -24,6 +24,7 @@ from torch_ir.expr import (
     substitute,
     symbol,
     symbols_of,
+    within,
 )
 
 a, b = symbol("a"), symbol("b")
@@ -96,6 +97,38 @@ def test_bounds_contain_the_value(tree: Any, values: dict[str, int], slack: int)
         assert "may divide by zero" in str(error)
         return
     assert low <= evaluate(dim, values) <= high
+
+
+@given(TREES, VALUES, st.integers(0, 5))
+@settings(max_examples=300, deadline=None)
+def test_what_bounds_decide_leaves_min_and_max(tree: Any, values: dict[str, int], slack: int) -> None:
+    dim = built(tree)
+    if dim is None:
+        return
+    bounds = {name: (max(0, value - slack), value + slack) for name, value in values.items()}
+    try:
+        value, shorter = evaluate(dim, values), within(dim, bounds)
+    except ZeroDivisionError:
+        return
+    assert evaluate(shorter, values) == value
+    assert len(str(shorter)) <= len(str(dim))
+
+
+@pytest.mark.parametrize(
+    ("text", "shorter"),
+    [
+        ("min(s, 32)", "s"),
+        ("min(s, 15)", "min(s, 15)"),
+        ("max(s, 1)", "s"),
+        ("max(s, 16)", "16"),
+        ("min(s, 32) + 2*min(t, s + t)", "s + 2*t"),
+        ("min(s, s, 16, 17)", "s"),
+        ("max(s, t)", "max(s, t)"),
+        ("min(s, 7//(t - 1))", "min(s, 7//(t - 1))"),
+    ],
+)
+def test_min_and_max_within_bounds(text: str, shorter: str) -> None:
+    assert within(parse(text), {"s": (1, 16), "t": (0, 3)}) == parse(shorter)
 
 
 @given(TREES, VALUES)
