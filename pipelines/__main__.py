@@ -5,6 +5,7 @@
     operators                      write docs/operators.md, what compiles, and its schemas (with PyTorch)
     compile MODEL[@TARGET] --to PASS   print the graph after a pass of the compiler
     run-stage STAGE MODEL[@TARGET]     run one stage now, whether or not it is up to date
+    rehearse STAGE MODEL[@TARGET]      print the digests of what it would make, and change nothing
     cache status|prune|fill        look after the cache that NPU_CACHE names
     tune MODEL[@TARGET]            measure the kernels' open choices on the device that is here
     device TARGET                  print the device that the target is measured on
@@ -24,9 +25,9 @@ from pathlib import Path
 
 from pipelines import cache_command, devices, imports
 from pipelines.config import ConfigError, load_configs
-from pipelines.job import job_of, write_atomic
+from pipelines.job import Job, job_of, write_atomic
 from pipelines.schema import schema
-from pipelines.stages import STAGES
+from pipelines.stages import STAGES, Stage
 from pipelines.yaml_source import suggest
 
 
@@ -40,10 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     schema_command.add_argument("--check", action="store_true", help="fail if the file is not current")
     operators_command = commands.add_parser("operators")
     operators_command.add_argument("--check", action="store_true", help="fail if the file is not current")
-    run_stage = commands.add_parser("run-stage")
-    run_stage.add_argument("stage", metavar="STAGE")
-    run_stage.add_argument("model", metavar="MODEL[@TARGET]")
-    run_stage.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
+    for name in ("run-stage", "rehearse"):
+        of_stage = commands.add_parser(name)
+        of_stage.add_argument("stage", metavar="STAGE")
+        of_stage.add_argument("model", metavar="MODEL[@TARGET]")
+        of_stage.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
     compiler = commands.add_parser("compile")
     compiler.add_argument("model", metavar="MODEL[@TARGET]")
     compiler.add_argument("--to", metavar="PASS", required=True)
@@ -93,10 +95,24 @@ def _written(path: Path, text: str, command: str, check: bool) -> int:
 
 
 def _run_stage(options: argparse.Namespace, root: Path) -> int:
-    imports.install()
-    from npu_runtime.errors import NoDeviceError
     from pipelines.cache import open_cache
     from pipelines.execute import execute
+    stage, job = _stage_and_job(options, root)
+    execute(stage, job, cache=open_cache(root), anew=not options.watched)
+    return 0
+
+
+def _rehearse(options: argparse.Namespace, root: Path) -> int:
+    from pipelines.execute import rehearse
+    stage, job = _stage_and_job(options, root)
+    job.say_outcome("rehearsed", json.dumps(rehearse(stage, job)))
+    return 0
+
+
+def _stage_and_job(options: argparse.Namespace, root: Path) -> tuple[Stage, Job]:
+    """What this process is to do, on the device that it needs or asks about."""
+    imports.install()
+    from npu_runtime.errors import NoDeviceError
     stages = {stage.name: stage for stage in STAGES}
     if options.stage not in stages:
         raise ConfigError(f"there is no stage {options.stage}{suggest(options.stage, stages)}")
@@ -108,8 +124,7 @@ def _run_stage(options: argparse.Namespace, root: Path) -> int:
     elif stage.tuned:
         with contextlib.suppress(NoDeviceError):
             job = devices.tuned_for(job, devices.find(job.target))
-    execute(stage, job, cache=open_cache(root), anew=not options.watched)
-    return 0
+    return stage, job
 
 
 def _compile(options: argparse.Namespace, root: Path) -> int:
@@ -143,8 +158,8 @@ def _device(options: argparse.Namespace, root: Path) -> int:
 
 
 _COMMANDS = {"validate": _validate, "schema": _schema, "operators": _operators,
-             "run-stage": _run_stage, "tune": _tune, "compile": _compile, "device": _device,
-             "cache": cache_command.run}
+             "run-stage": _run_stage, "rehearse": _rehearse, "tune": _tune, "compile": _compile,
+             "device": _device, "cache": cache_command.run}
 
 
 def _report(error: Exception) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -85,6 +86,16 @@ class Result(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
+class Found:
+    """A stored result that was looked up, the small files of it, and the record of the run that made it."""
+
+    name: str
+    result: Result
+    contents: Mapping[str, bytes]
+    record: Record
+
+
+@dataclass(frozen=True)
 class Cache:
     """``write`` says whether results may be stored. ``trouble`` is the file that notes that the cache could
     not be reached, so that not every stage of a build waits for it."""
@@ -93,21 +104,35 @@ class Cache:
     write: bool
     trouble: Path
 
+    def look_up(self, stage: Stage, job: Job, digests: Digests) -> Found | None:
+        """What is stored of ``stage`` for its key; None if nothing is. Changes nothing. Raises
+        ``DamagedError``, ``CacheError``."""
+        question = _place("questions", key_of(stage, job, digests, None))
+        for answer in self._answers(question):
+            observed = Observed(answer.templates, answer.modules, answer.libraries, answer.data,
+                                answer.tuning)
+            key = key_of(stage, job, digests, observed)
+            name = _place("results", key)
+            data = self.store.read(name)
+            if data is not None:
+                result, contents = read_result(data, name)
+                self._check(name, result, stage, key, job)
+                outputs = _outputs(result, job)
+                return Found(name, result, contents,
+                             Record(key, outputs, observed, result.seconds, result.memory))
+        return None
+
     def restore(self, stage: Stage, job: Job, staging: Path, digests: Digests) -> Record | None:
         """Puts what ``stage`` would make below ``staging`` (which stands for artifacts/<model>), as it was
-        made elsewhere. Returns the record of that run, without outputs; None, and why is said, if there is
-        none or it cannot be had."""
+        made elsewhere. Returns the record of that run; None, and why is said, if there is none or it cannot
+        be had."""
         if not stage.shared or self._is_left_alone(job):
             return None
-        question = _place("questions", key_of(stage, job, digests, None))
         try:
-            for answer in self._answers(question):
-                observed = Observed(answer.templates, answer.modules, answer.libraries, answer.data,
-                                    answer.tuning)
-                key = key_of(stage, job, digests, observed)
-                found = self._result(_place("results", key), stage, key, job, staging)
-                if found is not None:
-                    return Record(key, {}, observed, found.seconds, found.memory)
+            found = self.look_up(stage, job, digests)
+            if found is not None:
+                self._take(found, staging)
+                return found.record
         except DamagedError as error:
             job.say(f"cache: {error}; left aside")
             self._discard(job, error.name)
@@ -169,31 +194,31 @@ class Cache:
         self.store.write(_place("results", record.key),
                          b"".join((msgspec.json.encode(head), b"\n", *contents)))
 
-    def _result(self, name: str, stage: Stage, key: Key, job: Job, staging: Path) -> Result | None:
-        data = self.store.read(name)
-        if data is None:
-            return None
-        found, contents = read_result(data, name)
+    def _check(self, name: str, found: Result, stage: Stage, key: Key, job: Job) -> None:
         if (found.stage, found.key) != (stage.name, dict(key.parts)):
             raise DamagedError(name, "is of another key")
         made = {_below(path, job) for artifact in stage.makes for path in job.paths(artifact)}
         if not _is_whole(found, made):
             raise DamagedError(name, "does not hold what the stage makes")
-        for folder in found.folders:
-            (staging / folder).mkdir(parents=True, exist_ok=True)
         for file in found.files:
+            if file.size > INLINE and self.store.size(file.stored_as) is None:
+                raise DamagedError(name, f"needs {file.stored_as}, which is not there")
+
+    def _take(self, found: Found, staging: Path) -> None:
+        for folder in found.result.folders:
+            (staging / folder).mkdir(parents=True, exist_ok=True)
+        for file in found.result.files:
             path = staging / file.name
-            if file.name in contents:
-                write_atomic(path, contents[file.name])
+            if file.name in found.contents:
+                write_atomic(path, found.contents[file.name])
                 if file_digest(path) != file.digest:
-                    raise DamagedError(name)
+                    raise DamagedError(found.name)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if not self.store.fetch(file.stored_as, file.digest, path):
-                    raise DamagedError(name, f"needs {file.stored_as}, which is not there")
+                    raise DamagedError(found.name, f"needs {file.stored_as}, which is not there")
         if self.write:
-            self.store.touch(name)
-        return found
+            self.store.touch(found.name)
 
     def _discard(self, job: Job, name: str) -> None:
         """Makes room for a good copy."""
@@ -203,15 +228,21 @@ class Cache:
             except CacheError as error:
                 job.say(f"cache: {error}")
 
-    def _is_left_alone(self, job: Job) -> bool:
+    @property
+    def resting(self) -> float | None:
+        """Seconds since the cache did not serve, if it is left alone for that; else None."""
         try:
             since = time.time() - self.trouble.stat().st_mtime
-            alone = since < PATIENCE and self.trouble.read_text(encoding="utf-8") == self.store.shown
-        except OSError:
-            return False
-        if alone:
+            alone = abs(since) < PATIENCE and self.trouble.read_text(encoding="utf-8") == self.store.shown
+        except (OSError, UnicodeDecodeError):
+            return None
+        return since if alone else None
+
+    def _is_left_alone(self, job: Job) -> bool:
+        since = self.resting
+        if since is not None:
             job.say(f"cache: not asked, since it did not serve {since:.0f} s ago")
-        return alone
+        return since is not None
 
     def _note(self, job: Job, error: Exception) -> None:
         write_atomic(self.trouble, self.store.shown)
@@ -253,6 +284,15 @@ def _is_whole(found: Result, made: set[str]) -> bool:
     inside = {name for name in names for folder in found.folders if name.startswith(f"{folder}/")}
     return (plain and len(set(names)) == len(names) and len(set(found.folders)) == len(found.folders)
             and {*found.folders, *names} - inside == made and not inside & made)
+
+
+def _outputs(found: Result, job: Job) -> dict[str, str]:
+    """The outputs of a record (``pipelines.records``) when the files are in place."""
+    names = sorted(file.name for file in found.files)
+    folders = {f"{shown(job.folder / folder, job)}/": ",".join(
+        name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/"))
+        for folder in found.folders}
+    return folders | {shown(job.folder / file.name, job): file.digest for file in found.files}
 
 
 def _place(kind: str, key: Key) -> str:

@@ -92,10 +92,13 @@ class Store:
             raise DamagedError(name)
         return True
 
+    def size(self, name: str) -> int | None:
+        """The size of a file; None if there is none."""
+        return self._find(lambda fs, root: int(fs.size(f"{root}/{name}") or 0))
+
     def keep(self, name: str, path: Path) -> None:
         """Stores a copy of ``path``, unless a file of its size is there by that name."""
-        size = self._find(lambda fs, root: int(fs.size(f"{root}/{name}") or 0))
-        if size != path.stat().st_size:
+        if self.size(name) != path.stat().st_size:
             self._put(name, lambda fs, place: fs.put_file(str(path), place))
 
     def touch(self, name: str) -> None:

@@ -60,8 +60,8 @@ class Digests:
         name = os.fspath(path)
         status = _status(name)
         if status is not None and S_ISDIR(status.st_mode):
-            files = ((file, self._file(place, _status(place))) for file, place in tree(name).items())
-            return text_digest("\n".join(f"{file}\0{digest}" for file, digest in files))
+            files = tree(name).items()
+            return folder_digest({file: self._file(place, _status(place)) for file, place in files})
         return self._file(name, status)
 
     def source(self, path: Path | str) -> str:
@@ -102,6 +102,46 @@ class Digests:
         if not young:
             self._known[name] = self._new[name] = (digest, stamp)
         return digest
+
+
+class Expected(Digests):
+    """The digests of ``real``, but for files and folders that something is about to make."""
+
+    def __init__(self, real: Digests) -> None:
+        super().__init__()
+        self._real = real
+        self._expected: dict[str, str] = {}
+
+    def expect(self, outputs: Mapping[str, str], root: Path) -> None:
+        """Notes what will be in place below ``root`` (see ``pipelines.records.Record.outputs``)."""
+        for name, digest in outputs.items():
+            if name.endswith("/"):
+                inside = sorted(file for file in outputs if file.startswith(name) and file != name)
+                files = {file.removeprefix(name): outputs[file] for file in inside}
+                self._expected[os.fspath(root / name)] = folder_digest(files)
+            else:
+                self._expected[os.fspath(root / name)] = digest
+
+    def is_in_place(self, path: Path) -> bool:
+        """Whether ``path`` holds already what is expected of it."""
+        return self.of(path) == self._real.of(path) != MISSING
+
+    def of(self, path: Path | str) -> str:
+        """See ``Digests``."""
+        return self._expected.get(os.fspath(path)) or self._real.of(path)
+
+    def source(self, path: Path | str) -> str:
+        """See ``Digests``."""
+        return self._real.source(path)
+
+    def save(self) -> None:
+        """See ``Digests``."""
+        self._real.save()
+
+
+def folder_digest(files: Mapping[str, str]) -> str:
+    """The digest of a folder that has ``files``: name -> digest, sorted by name."""
+    return text_digest("\n".join(f"{file}\0{digest}" for file, digest in files.items()))
 
 
 def text_digest(text: str) -> str:

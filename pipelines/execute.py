@@ -8,8 +8,9 @@ import importlib
 import resource
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,17 +45,7 @@ def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None
     nothing is done unless ``anew``. An ``exclusive`` stage waits until no other runs in this project, and
     keeps others from starting.
     """
-    locks = job.root / "artifacts" / ".locks"
-    with contextlib.ExitStack() as held:
-        def hold(path: Path, shared: bool) -> None:
-            held.enter_context(locked(path, shared=shared, waiting=lambda: job.progress(
-                "waits for another build in this folder")))
-
-        # always in the order of the stages, and the lock of all stages last: nobody waits in a circle
-        for before in (known for known in STAGES if known.name in stage.after):
-            hold(locks / _lock_name(before, job), shared=True)
-        hold(locks / _lock_name(stage, job), shared=False)
-        hold(locks / "stages", shared=not stage.exclusive)
+    with _held(stage, job, writes=True):
         digests = Digests(store_of(job.root))
         if not anew and check(stage, job, digests).current:
             job.say_outcome("skipped", "made by another build meanwhile")
@@ -70,6 +61,15 @@ def execute(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None
             _remove(staging)
         if cache is not None:
             cache.save(stage, job, record, digests)
+
+
+def rehearse(stage: Stage, job: Job, run: Callable[[Job], Observed | None] | None = None) -> dict[str, str]:
+    """Runs ``stage`` in a scratch folder. Returns what its outputs would be (see ``Record.outputs``); those
+    in place, and its record, are left as they are."""
+    with _held(stage, job, writes=False), tempfile.TemporaryDirectory(prefix="npubin-") as folder:
+        staged = replace(job, staging=Path(folder), staged=frozenset(stage.makes))
+        (run or load(stage))(staged)
+        return outputs_of(stage, job, Digests(), staged)
 
 
 def store_of(root: Path) -> Path:
@@ -99,6 +99,24 @@ def forget(stage: Stage, job: Job) -> None:
     """Removes the record of ``stage``, on every device, so that it runs again."""
     for each in (job, *(devices_on_record(stage, job) if stage.device else ())):
         record_path(stage, each).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(stage: Stage, job: Job, *, writes: bool) -> Iterator[None]:
+    """Holds what keeps others from changing what ``stage`` reads; with ``writes``, also from its outputs."""
+    locks = job.root / "artifacts" / ".locks"
+    with contextlib.ExitStack() as held:
+        def hold(path: Path, shared: bool) -> None:
+            held.enter_context(locked(path, shared=shared, waiting=lambda: job.progress(
+                "waits for another build in this folder")))
+
+        # always in the order of the stages, and the lock of all stages last: nobody waits in a circle
+        for before in (known for known in STAGES if known.name in stage.after):
+            hold(locks / _lock_name(before, job), shared=True)
+        if writes:
+            hold(locks / _lock_name(stage, job), shared=False)
+        hold(locks / "stages", shared=not stage.exclusive)
+        yield
 
 
 def _execute(stage: Stage, job: Job, staging: Path, digests: Digests,

@@ -104,12 +104,12 @@ def changed_outputs(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[
                  if not item.what.endswith("/") or item.new is None)
 
 
-def outputs_of(stage: Stage, job: Job, digests: Digests) -> dict[str, str]:
-    """Output path -> digest, with every file of a folder by itself."""
+def outputs_of(stage: Stage, job: Job, digests: Digests, staged: Job | None = None) -> dict[str, str]:
+    """Output path -> digest, with every file of a folder by itself; with ``staged``, of what lies there."""
     found: dict[str, str] = {}
     for artifact in stage.makes:
-        for path in job.paths(artifact):
-            name = shown(path, job)
+        for final, path in zip(job.paths(artifact), (staged or job).paths(artifact), strict=True):
+            name = shown(final, job)
             if path.is_dir():
                 files = tree(path)
                 found[f"{name}/"] = ",".join(files)

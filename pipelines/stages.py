@@ -67,7 +67,8 @@ class Stage:
     ``templates`` folders below templates/ of which it includes some. ``builds_model`` says whether it calls
     the model's factory, whose own modules then count as code. A stage with ``device`` runs on an OpenCL
     device, whose name and driver count; an ``exclusive`` one runs alone. A ``tuned`` one may read entries of
-    configs/tuning; those that its last run looked up count, one by one.
+    configs/tuning; those that its last run looked up count, one by one. A ``quick`` one is done in seconds
+    and is rehearsed to foresee what it would make.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Stage:
     device: bool = False
     exclusive: bool = False
     tuned: bool = False
+    quick: bool = False
 
     @property
     def shared(self) -> bool:
@@ -122,7 +124,7 @@ STAGES: tuple[Stage, ...] = (
         code=("npu_compiler", "npu_runtime.program", "npu_runtime.npubin", "torch_ir.ir", "torch_ir.expr",
               "torch_ir.serialize", "torch_ir.decompose", "torch_ir.tracing", "pipelines.compile",
               "pipelines.tuning_files"),
-        libraries=("jinja2", "numpy", "ml_dtypes", "msgspec", "torch"), tuned=True,
+        libraries=("jinja2", "numpy", "ml_dtypes", "msgspec", "torch"), tuned=True, quick=True,
     ),
     Stage(
         "weights", "pipelines.weights:run", "prepares the weights as the programs want them",

@@ -16,7 +16,9 @@ from doit.cmd_run import Run as DoitRun
 from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 
+from npu_runtime.errors import InputError
 from pipelines.doit_ext.tasks import Work
+from pipelines.foresight import Foresight
 from pipelines.graph import FORMATS, drawn
 from pipelines.plan import State, Step, lines
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _DRY_RUN = {"name": "dry_run", "short": "", "long": "dry-run", "type": bool, "default": False,
             "help": "say what would run and why, and run nothing"}
+_QUICK = {"name": "quick", "short": "q", "long": "quick", "type": bool, "default": False,
+          "help": "do not rehearse a compilation to see what it would change"}
 _FORMAT = {"name": "format", "short": "f", "long": "format", "type": str, "default": "mermaid",
            "choices": [(name, "") for name in FORMATS], "help": "mermaid or dot [default: %(default)s]"}
 
@@ -32,7 +36,7 @@ _FORMAT = {"name": "format", "short": "f", "long": "format", "type": str, "defau
 class Run(DoitRun):  # type: ignore[misc]
     """``doit run`` with ``--dry-run``."""
 
-    cmd_options = (*DoitRun.cmd_options, _DRY_RUN)
+    cmd_options = (*DoitRun.cmd_options, _DRY_RUN, _QUICK)
 
     def execute(self, params: Any, args: Sequence[str]) -> Any:
         """doit's entry: parameters of the command line, names of tasks."""
@@ -40,8 +44,8 @@ class Run(DoitRun):  # type: ignore[misc]
             self._execute = self._plan
         return super().execute(params, args)
 
-    def _plan(self) -> int:
-        _explain(self, before_only=True)
+    def _plan(self, quick: bool) -> int:
+        _explain(self, before_only=True, quick=quick)
         return 0
 
 
@@ -51,11 +55,11 @@ class Explain(DoitCmdBase):  # type: ignore[misc]
     name = "explain"
     doc_purpose = "say what would run, why, and what would follow"
     doc_usage = "[TASK ...]"
-    doc_description = "The tasks named (or the default ones), those before them, and those that read theirs."
-    cmd_options = ()
+    doc_description = "The tasks named (or the default ones), those before them, and finished ones after."
+    cmd_options = (_QUICK,)
 
-    def _execute(self) -> int:
-        _explain(self, before_only=False)
+    def _execute(self, quick: bool) -> int:
+        _explain(self, before_only=False, quick=quick)
         return 0
 
 
@@ -119,22 +123,29 @@ def _works(tasks: Sequence[Task]) -> dict[str, Work]:
     return {task.name: check for task in tasks for check, _, _ in task.uptodate if isinstance(check, Work)}
 
 
-def _explain(command: DoitCmdBase, before_only: bool) -> None:
+def _explain(command: DoitCmdBase, *, before_only: bool, quick: bool) -> None:
     works = _works(command.task_list)
     selected, closure = _selected(command, works)
+    if not works:
+        return
     wanted = set(closure)
     if not before_only:
         for name, work in works.items():  # makers come first
-            if name not in wanted and wanted.intersection(work.after) and work.is_used(selected):
+            if name not in wanted and wanted.intersection(work.after) and work.has_run:
                 wanted.add(name)
+    session = next(iter(works.values())).session
+    try:
+        cache = session.find_cache(session.root)
+    except InputError as error:
+        raise InvalidCommand(str(error)) from None
+    foresight = Foresight(session.digests, cache, None if quick else session.rehearse)
     steps: dict[str, Step] = {}
     for name, work in works.items():
         if name in wanted:
-            steps[name] = work.step(steps)
-    for line in lines(_told(steps, selected)):
+            steps[name] = work.step(steps, foresight)
+    for line in (*lines(_told(steps, selected), shares=cache is not None), *foresight.notes):
         command.outstream.write(f"{line}\n")
-    if works:
-        next(iter(works.values())).session.digests.save()
+    session.digests.save()
 
 
 def _told(steps: Mapping[str, Step], selected: frozenset[str]) -> Iterator[Step]:

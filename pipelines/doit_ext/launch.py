@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from npu_runtime.env import debug_level
 from pipelines.doit_ext.session import Running
+from pipelines.foresight import RehearsalError
 from pipelines.job import OUTCOME, PROGRESS, SAY, Job
 from pipelines.stages import Stage
 
@@ -42,6 +45,15 @@ def launch(command: str, arguments: Sequence[str], job: Job, running: Running) -
     if debug_level() >= 1:
         running.lines += [*printed, *said.splitlines()]
     return None if code == 0 else _failure(code, said, printed)
+
+
+def rehearse_child(stage: Stage, job: Job) -> Mapping[str, str]:
+    """What the outputs of ``stage`` would be. Raises ``RehearsalError`` with the message of a failure."""
+    running = Running()
+    message = launch("rehearse", [stage.name], job, running)
+    if message is not None:
+        raise RehearsalError(message)
+    return msgspec.json.decode(running.made, type=dict[str, str])
 
 
 def _follow(child: subprocess.Popen[str], running: Running) -> list[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pipelines import devices
+from pipelines.cache import Cache
 from pipelines.digests import Digests
 from pipelines.doit_ext.memory import Memory
 from pipelines.execute import store_of
+from pipelines.foresight import Rehearse
 from pipelines.job import Job
 from pipelines.stages import Stage
 
@@ -31,6 +33,7 @@ class Running:
 #: Runs a stage, and returns the message of its failure (None: success).
 Launcher: TypeAlias = Callable[[Stage, Job, Running], str | None]
 FindDevice: TypeAlias = Callable[[str, Path], devices.Found | devices.Absent]
+FindCache: TypeAlias = Callable[[Path], Cache | None]
 
 
 @dataclass
@@ -40,7 +43,9 @@ class Session:
 
     root: Path
     launch: Launcher
-    find_device: FindDevice = devices.ask
+    find_device: FindDevice
+    find_cache: FindCache
+    rehearse: Rehearse
     digests: Digests = field(init=False)
     memory: Memory = field(default_factory=Memory)
     named: frozenset[str] | None = None

@@ -15,17 +15,19 @@ from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
 from pipelines import devices
+from pipelines.cache import open_cache
 from pipelines.config import ConfigError, ModelConfig, families, load_configs, target_names
-from pipelines.doit_ext.launch import launch, launch_child
+from pipelines.doit_ext.launch import launch, launch_child, rehearse_child
 from pipelines.doit_ext.memory import first_need
 from pipelines.doit_ext.reporter import Reporter
-from pipelines.doit_ext.session import FindDevice, Launcher, Running, Session
+from pipelines.doit_ext.session import FindCache, FindDevice, Launcher, Running, Session
 from pipelines.execute import clean, forget
 from pipelines.explain import made, reasons
-from pipelines.fingerprint import shown
+from pipelines.fingerprint import Key, Observed, shown
+from pipelines.foresight import Foresight, Rehearse
 from pipelines.job import Job
 from pipelines.plan import State, Step, judged
-from pipelines.records import check, read_record
+from pipelines.records import Record, check, read_record
 from pipelines.reproduce import NotReproducible, reproduce
 from pipelines.stages import STAGES, Stage
 
@@ -36,9 +38,10 @@ class Build:
     """The tasks of the project in ``root``, and doit's settings for them."""
 
     def __init__(self, root: Path, *, stages: Sequence[Stage] = STAGES, launch: Launcher = launch_child,
-                 find_device: FindDevice = devices.ask) -> None:
+                 find_device: FindDevice = devices.ask, find_cache: FindCache = open_cache,
+                 rehearse: Rehearse = rehearse_child) -> None:
         self.stages = tuple(stages)
-        self.session = Session(root.resolve(), launch, find_device)
+        self.session = Session(root.resolve(), launch, find_device, find_cache, rehearse)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -159,32 +162,47 @@ class Work:
         self.session.reasons[self.name] = self._reasons
         return verdict.current
 
-    def step(self, before: Mapping[str, Step]) -> Step:
+    def step(self, before: Mapping[str, Step], foresight: Foresight) -> Step:
         """What would become of the task, after the steps ``before``."""
-        session = self.session
         try:
             job = self.job
         except LookupError as error:
-            return Step(self.name, self.after, State.CANNOT, (str(error),))
-        unable = [name for name in self.after if name in before and before[name].state is State.CANNOT]
+            return Step(self.name, State.CANNOT, (str(error),))
+        unable = [before[name] for name in self.after
+                  if name in before and before[name].state in (State.CANNOT, State.FAILS)]
         if unable:
-            return Step(self.name, self.after, State.CANNOT, (f"{unable[0]} cannot",))
-        anew = frozenset(
-            shown(path, job) for known in STAGES for artifact in known.makes if artifact in self.stage.reads
-            and (maker := before.get(task_name(known, job.config, job.target)))
-            and maker.state in (State.RUNS, State.MAY_RUN) for path in job.paths(artifact))
-        verdict = check(self.stage, job, session.digests)
-        state, differences = judged(verdict, anew)
-        if state is State.RUNS:
-            verdict = replace(verdict, differences=differences)
-            return Step(self.name, self.after, state, reasons(verdict, job.config.name, session.root))
-        return Step(self.name, self.after, state)
+            verb = "cannot" if unable[0].state is State.CANNOT else "would fail"
+            return Step(self.name, State.CANNOT, (f"{unable[0].name} {verb}",))
+        makers = {shown(path, job): maker for known in STAGES for artifact in known.makes
+                  if artifact in self.stage.reads
+                  and (maker := before.get(task_name(known, job.config, job.target)))
+                  for path in job.paths(artifact)}
+        verdict = check(self.stage, job, foresight.digests)
+        state, own, because = judged(verdict, makers)
+        if state is State.STANDS:
+            return Step(self.name, state)
+        causes = [before[name] for name in self.after if name in because]
+        roots = {name for step in causes if not step.known
+                 for name in (step.open if step.state is State.MAY_RUN else (step.name,))}
+        unknown = tuple(name for name in before if name in roots)
+        why = reasons(replace(verdict, differences=own), job.config.name, self.session.root)
+        after = tuple(step.name for step in causes)
+        if unknown:
+            tell = state is State.MAY_RUN or self.stage.shared
+            return Step(self.name, state, why, after, open=unknown if tell else (), known=False)
+        outcome = foresight.of(self.stage, job, verdict)
+        changes = outcome.problem
+        if outcome.outputs is not None:
+            changes = made(verdict.previous, Record(Key({}), outcome.outputs, Observed()))
+        return Step(self.name, outcome.state, why, after, changes, known=outcome.outputs is not None)
 
-    def is_used(self, selected: frozenset[str]) -> bool:
-        """Whether the task is worth a word where another leads to it: it has run before, or it is of a target
-        that the tasks ``selected`` are of."""
-        targets = {name.partition("@")[2] for name in selected}
-        return self.name.partition("@")[2] in targets or read_record(self.stage, self._job) is not None
+    @property
+    def has_run(self) -> bool:
+        """Whether there is a finished run, on the device that is here where that matters."""
+        try:
+            return read_record(self.stage, self.job) is not None
+        except LookupError:
+            return False
 
     def forget(self) -> None:
         """Makes the task run again, whatever its state."""

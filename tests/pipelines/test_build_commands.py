@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,27 +34,52 @@ CAUSES = {
     "a compile option": (
         lambda toy: toy.edit(YAML, "default: true\n", "default: true\ncompile: {options: {fast: true}}\n"),
         f"{YAML}: compile.options.fast unset -> true\n"
-        "    => compile:toy => weights:toy => verify:toy, bench:toy => report:toy\n"
-        "only if what they read comes out different: weights:toy, verify:toy, bench:toy, report:toy\n"
-        "1 would run, 4 may run, 2 up to date\n"),
+        "    => compile:toy (build.json, 1 of 1 in dump, 1 of 1 in kernels, main.npubin changed)"
+        " => verify:toy, bench:toy => report:toy\n"
+        "4 would run, 3 up to date\n"),
     "bench.repeats": (
         lambda toy: toy.edit(YAML, "repeats: 3", "repeats: 4"),
         f"{YAML}: bench.repeats 3 -> 4\n    => bench:toy => report:toy\n"
-        "only if what they read comes out different: report:toy\n1 would run, 1 may run, 5 up to date\n"),
+        "report:toy may run, depending on the result of bench:toy\n"
+        "1 would run, 1 may run, 5 up to date\n"),
     "two causes": (
         lambda toy: (toy.edit("templates/ops/used.cl.j2", "kernel", "kernel2"),
                      toy.edit(YAML, "a toy", "another toy")),
         "template ops/used.cl.j2 changed\n"
-        "    => compile:toy => weights:toy => verify:toy, bench:toy => report:toy\n"
+        "    => compile:toy (build.json, 1 of 1 in dump, 1 of 1 in kernels, main.npubin changed)"
+        " => verify:toy, bench:toy => report:toy\n"
         f'{YAML}: description "a toy" -> "another toy"\n    => report:toy\n'
-        "only if what they read comes out different: weights:toy, verify:toy, bench:toy\n"
-        "2 would run, 3 may run, 2 up to date\n"),
+        "4 would run, 3 up to date\n"),
+    "a comment in a template": (
+        lambda toy: toy.edit("templates/ops/used.cl.j2", "# comment", "# remark"),
+        "template ops/used.cl.j2 changed\n    => compile:toy (the same bytes as before)\n"
+        "1 would run, 6 up to date\n"),
+    "a module of the model": (
+        lambda toy: toy.edit("toy_helper.py", "value = 1", "value = 2"),
+        "code toy_helper.py changed\n"
+        "    => fetch:toy, extract:toy, verify:toy => compile:toy => weights:toy => bench:toy => report:toy\n"
+        "compile:toy may run, depending on the result of extract:toy\n"
+        "weights:toy, bench:toy may run, depending on the result of fetch:toy, extract:toy\n"
+        "report:toy may run, depending on the result of fetch:toy, extract:toy, verify:toy\n"
+        "3 would run, 4 may run\n"),
     "a missing program": (
         lambda toy: (toy.root / "artifacts/toy/cpu/main.npubin").unlink(),
-        "output artifacts/toy/cpu/main.npubin is missing\n"
+        "output artifacts/toy/cpu/main.npubin is missing\n    => compile:toy (the same bytes as before)\n"
+        "1 would run, 6 up to date\n"),
+    "an edited graph, and an option": (
+        lambda toy: ((toy.root / "artifacts/toy/main.ir.json").write_text("mine"),
+                     toy.edit(YAML, "default: true\n", "default: true\ncompile: {options: {fast: true}}\n")),
+        "output artifacts/toy/main.ir.json is not what was made\n"
+        "    => extract:toy (the same bytes as before)\n"
+        f"{YAML}: compile.options.fast unset -> true\n"
         "    => compile:toy => weights:toy => verify:toy, bench:toy => report:toy\n"
-        "only if what they read comes out different: weights:toy, verify:toy, bench:toy, report:toy\n"
-        "1 would run, 4 may run, 2 up to date\n"),
+        "weights:toy, verify:toy, bench:toy, report:toy may run, depending on the result of compile:toy\n"
+        "2 would run, 4 may run, 1 up to date\n"),
+    "no record of a measurement": (
+        lambda toy: toy.doit("forget", "verify:toy"),
+        "no finished run is on record\n    => verify:toy => report:toy\n"
+        "report:toy may run, depending on the result of verify:toy\n"
+        "1 would run, 1 may run, 5 up to date\n"),
     "nothing": (lambda toy: None, "7 up to date\n"),
 }
 
@@ -73,7 +99,7 @@ def test_a_dry_run_tells_causes_and_what_follows(toy: Toy, what: str,
 def test_what_would_run_does_run(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     toy.build()
     toy.edit("templates/ops/used.cl.j2", "# comment", "# remark")
-    assert "    => compile:toy => weights:toy" in said(toy, capsys, "explain")
+    assert "    => compile:toy => weights:toy" in said(toy, capsys, "explain", "--quick")
     assert toy.build() == ["compile"]
 
 
@@ -83,10 +109,27 @@ def test_explain_looks_behind_a_task_and_a_dry_run_does_not(
     toy.edit("toy_helper.py", "value = 1", "value = 2")
     assert said(toy, capsys, "--dry-run", "compile:toy") == (
         "code toy_helper.py changed\n    => extract:toy => compile:toy\n"
-        "only if what they read comes out different: compile:toy\n1 would run, 1 may run\n")
+        "compile:toy may run, depending on the result of extract:toy\n1 would run, 1 may run\n")
     behind = said(toy, capsys, "explain", "compile:toy")
     assert "    => fetch:toy, extract:toy, verify:toy => " not in behind
     assert "=> compile:toy => weights:toy => bench:toy => report:toy\n" in behind
+
+
+@pytest.mark.parametrize("never", [
+    lambda toy: toy.doit("forget", "verify:toy", "report:toy"),
+    lambda toy: toy.doit("clean", "verify:toy", "report:toy"),
+    lambda toy: setattr(toy, "device", devices.Found("toy-1", "toy:1", "1.0")),
+    lambda toy: setattr(toy, "device", devices.Absent("none"))])
+def test_what_has_never_run_does_not_follow(toy: Toy, never: Callable[[Toy], object],
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    """It is asked for by name or not at all."""
+    toy.build()
+    never(toy)
+    toy.edit("templates/ops/used.cl.j2", "kernel", "kernel2")
+    out = said(toy, capsys, "explain", "compile:toy")
+    assert "no finished run" not in out
+    assert "verify:toy" not in out
+    assert "verify:toy" in said(toy, capsys, "explain", "verify:toy")
 
 
 def test_a_first_build_is_explained(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ from pipelines.cache import Cache
 from pipelines.digests import Digests, text_digest
 from pipelines.doit_ext import Build
 from pipelines.doit_ext.session import Running
-from pipelines.execute import execute
+from pipelines.execute import execute, rehearse
 from pipelines.fingerprint import Observed
+from pipelines.foresight import RehearsalError
 from pipelines.job import Job, write_atomic
 from pipelines.stages import STAGES, Stage
 from pipelines.tuning_files import tuning_of
@@ -79,7 +80,8 @@ class Toy:
         """One doit command in this process. Returns its exit status."""
         digests.module_files.cache_clear()
         build = Build(self.root, stages=self.stages, launch=self.launch,
-                      find_device=lambda target, root: self.device)
+                      find_device=lambda target, root: self.device, find_cache=self.open_cache,
+                      rehearse=self.rehearse)
 
         def task_build() -> Iterator[object]:
             yield from build.tasks()
@@ -102,6 +104,18 @@ class Toy:
             return str(error)
         running.lines.append("said")
         return None
+
+    def open_cache(self, _: Path) -> Cache | None:
+        return self.cache
+
+    def rehearse(self, stage: Stage, job: Job) -> Mapping[str, str]:
+        ran = list(self.ran)
+        try:
+            return rehearse(stage, job, lambda staged: self.stub(stage, staged))
+        except Exception as error:
+            raise RehearsalError(str(error)) from None
+        finally:
+            self.ran[:] = ran
 
     def stub(self, stage: Stage, job: Job) -> Observed | None:
         name = f"{stage.name}:{job.config.name}"
