@@ -113,6 +113,8 @@ def _converse(model: LanguageModel, messages: list[Message], request: Request) -
         try:
             line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
+            if sys.stdin.isatty():
+                print()
             return
         if not line.strip():
             continue
