@@ -29,6 +29,7 @@ def repeated(x: Tensor, times: int) -> Tensor:
 
 LENGTHS = (torch.arange(37)[None] < torch.tensor([[37], [5]]))[:, None, None]
 NONE_SEEN = torch.ones(1, 1, 5, 13, dtype=torch.bool).tril(-1)
+SOME_HEADS_SEE = (n(2, 6, 5, 37) > 0) & (torch.arange(60).reshape(2, 6, 5, 1) % 7 > 2)
 
 #: A function of tensors, those tensors, and how many kernels that are attention it takes.
 CALLS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], int]] = {
@@ -69,6 +70,16 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], int]] = {
     "repeated_heads": (
         lambda q, k, v: F.scaled_dot_product_attention(q, repeated(k, 3), repeated(v, 3)),
         (n(2, 6, 5, 8), n(2, 2, 7, 8), n(2, 2, 7, 8, seed=1)),
+        1,
+    ),
+    "shared_heads_none_seen": (
+        lambda q, k, m: F.scaled_dot_product_attention(q, k, k, m, enable_gqa=True),
+        (n(2, 6, 5, 8), n(2, 2, 37, 8), SOME_HEADS_SEE),
+        1,
+    ),
+    "one_key_head": (
+        lambda q, k, m: F.scaled_dot_product_attention(q, k, k, m, enable_gqa=True),
+        (n(1, 11, 1, 16), n(1, 1, 70, 16), n(1, 1, 70) > 0),
         1,
     ),
     "half_cache": (

@@ -19,8 +19,8 @@ from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
-#: Queries per work-item, and keys per block of the online softmax.
-ROWS, BLOCK, LANES = 4, 32, 8
+#: Rows per work-item, keys per block of the online softmax; queries per work-group of a wide machine.
+ROWS, BLOCK, LANES, GROUP_ROWS = 8, 32, 8, 4
 #: Wider heads do not fit a work-item's private memory well.
 MAX_WIDTH = 256
 
@@ -85,8 +85,9 @@ def _emit(e: Emitter, node: Node) -> None:
     given = [view for view in (mask, end, *rotation) if view is not None]
     everything = [q, k, v, out, *given]
     kind = index_type(e, everything)
-    rows = ROWS if e.bounds(queries)[1] >= ROWS else e.bounds(queries)[1]
-    group = e.target.group
+    group, groups = e.target.group, as_int(heads) // as_int(k.shape[1])
+    most = e.bounds(queries)[1]
+    rows = min(GROUP_ROWS, most) if group > 1 else _tile(most * groups)
     symbols, symbol_args = e.symbol_args(
         [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
     )
@@ -107,7 +108,7 @@ def _emit(e: Emitter, node: Node) -> None:
         "lanes": lanes,
         "width": width,
         "value_width": value_width,
-        "groups": as_int(heads) // as_int(k.shape[1]),
+        "groups": groups,
         "scale": literal(float(as_number(node.attrs["scale"])), "float32"),
         "queries": size_text(queries),
         "keys": size_text(k.shape[2]),
@@ -137,10 +138,19 @@ def _emit(e: Emitter, node: Node) -> None:
             BufferUse(out.buffer, "w"),
             *symbol_args,
         ],
-        global_size=(ceil_div(queries, rows) * group, heads, batch),
+        global_size=(
+            (ceil_div(queries * groups, rows), k.shape[1], batch)
+            if group == 1
+            else (ceil_div(queries, rows) * group, heads, batch)
+        ),
         local_size=(group, 1, 1),
         cost=_cost(node, q.shape, k, v),
     )
+
+
+def _tile(rows: int) -> int:
+    """How many rows of the heads that share a key head a work-item takes: of all, equal parts."""
+    return -(-rows // -(-rows // ROWS))
 
 
 def _chains(rows: int, vectors: int) -> dict[str, int]:
