@@ -17,7 +17,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``grain`` is how many elements of simple work one work-item should take: thousands where a work-item is a
     slice of a thread's loop, one where it is a lane of a wide machine. ``group`` is how many work-items of
-    such a machine work together through local memory (1: each works alone). ``features``: "ptx" for inline
+    such a machine work together through local memory (1: each works alone). ``busy_groups`` is how many
+    work-groups (work-items that work alone) keep the device busy: with fewer, a kernel may split work that
+    it would rather do in one piece. ``features``: "ptx" for inline
     PTX of NVIDIA devices from compute capability 8.0 on.
     """
 
@@ -31,6 +33,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_alloc_bytes: int
     dtypes: tuple[str, ...]
     group: int = 1
+    busy_groups: int = 1
     features: tuple[Literal["ptx"], ...] = ()
     options: tuple[str, ...] = ()
 

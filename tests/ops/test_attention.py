@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import graphs
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from npu_compiler.compiler import compile_ir
+from npu_compiler.ops import fused_attention
 from npu_runtime.buffer import to_array
 from torch_ir import extract_ir
+from torch_ir.ir import IR, Node, Output, TensorSpec
 
 
 def n(*shape: int, seed: int = 0) -> Tensor:
@@ -125,12 +129,23 @@ class Calling(nn.Module):
         return self.function(*xs)
 
 
-def test_attention_gives_what_pytorch_gives(guarded: graphs.GuardedDevice) -> None:
+@pytest.mark.parametrize("shared", ["rows", "keys"])
+def test_attention_gives_what_pytorch_gives(
+    shared: str, guarded: graphs.GuardedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where work-items are so few that each takes a part of the keys."""
+    target = graphs.CPU
+    if shared == "keys":
+        for name, value in {"WORTH_KEYS": 4, "LEAST_KEYS": 32}.items():
+            monkeypatch.setattr(fused_attention, name, value)
+        target = msgspec.structs.replace(target, busy_groups=100)
     irs, arrays = {}, {}
     for name, (function, inputs, _) in CALLS.items():
-        irs[name] = extract_ir(Calling(function), inputs, model_name=name)
+        irs[name] = graphs.passed(extract_ir(Calling(function), inputs, model_name=name))
         arrays.update({f"{name}.{k}": to_array(x) for k, x in zip(irs[name].inputs, inputs, strict=True)})
-    program = compile_ir(graphs.merge(irs))
+    program = graphs.emit(graphs.merge(irs), target=target)
+    combined = sum(step.kernel.startswith("attention_f32_combine") for step in program.steps)
+    assert combined == (15 if shared == "keys" else 0)
     ran = graphs.run(program, guarded, arrays, guarded=True)
     for name, (function, inputs, _) in CALLS.items():
         with sdpa_kernel(SDPBackend.MATH):  # another one loses a query's NaN
@@ -144,6 +159,30 @@ def test_attention_is_one_kernel(name: str) -> None:
     function, inputs, kernels = CALLS[name]
     program = compile_ir(extract_ir(Calling(function), inputs, model_name=name))
     assert sum(step.kernel.startswith("attention") for step in program.steps) == kernels
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "keys", "items", "kernels"),
+    [
+        (9, 3, 8192, 3, 1),  # enough key heads
+        (12, 2, 8192, 2, 1),
+        (8, 1, 2048, 2, 1),  # rows are shared
+        (8, 1, 8192, 2, 2),  # keys are
+        (3, 1, 1024, 2, 2),
+        (3, 1, 1023, 2, 1),  # too short: rows
+        (1, 1, 1023, 1, 1),
+        (1, 1, 1024, 2, 2),
+        (71, 1, 8192, 9, 1),
+    ],
+)
+def test_work_items_share_where_they_would_be_too_few(
+    heads: int, key_heads: int, keys: int, items: int, kernels: int
+) -> None:
+    q, k = TensorSpec((1, heads, 1, 16), "float32"), TensorSpec((1, key_heads, keys, 16), "bfloat16")
+    node = Node("y", "attention", ("q", "k", "k"), ("y",), (q,), {"scale": 1.0, "causal": False})
+    program = graphs.emit(IR("one", {"q": q, "k": k}, (Output("y", "y"),), (node,)))
+    sizes = [math.prod(map(int, step.global_size)) for step in program.steps]
+    assert sizes == [items, heads][:kernels]
 
 
 def test_no_row_of_the_cache_is_copied() -> None:

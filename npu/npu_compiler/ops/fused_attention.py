@@ -11,6 +11,7 @@ from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
 from npu_compiler.ops.rotary import rotated, tables
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.products import CHAINS
+from npu_compiler.rows import rows_along
 from npu_compiler.select import BufferUse
 from npu_compiler.views import View, expand
 from torch_ir.expr import Dim, ceil_div, product
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Rows per work-item, keys per block of the online softmax; queries per work-group of a wide machine.
 ROWS, BLOCK, LANES, GROUP_ROWS = 8, 32, 8, 4
+#: Keys of a part, where work-items share those of a row: in a run at least, by the longest run at least. From
+#: how many keys on reading them once is worth more than a kernel less (measured).
+LEAST_KEYS, WORTH_KEYS, LONG_KEYS = 128, 512, 8192
 #: Wider heads do not fit a work-item's private memory well.
 MAX_WIDTH = 256
 
@@ -73,7 +77,7 @@ def _emit(e: Emitter, node: Node) -> None:
     lanes = LANES if width % (LANES << turned) == 0 and value_width % LANES == 0 else 1
     q, k, v = (_readable(e, node, view, lanes, tag) for view, tag in ((q, "q"), (k, "k"), (v, "v")))
     k, v = (expand(view, (batch, *view.shape[1:])) for view in (k, v))
-    out = e.output(node, order=(0, 2, 1, 3))
+    out = made = e.output(node, order=(0, 2, 1, 3))
     if mask is not None:
         mask = expand(mask, (batch, heads, queries, k.shape[2]))
     if end is not None:
@@ -83,11 +87,16 @@ def _emit(e: Emitter, node: Node) -> None:
         named = zip(tables(e, node, node.inputs[5:7], q), ("cos", "sin"), strict=True)
         rotation = [_readable(e, node, view, lanes, tag) for view, tag in named]
     given = [view for view in (mask, end, *rotation) if view is not None]
-    everything = [q, k, v, out, *given]
-    kind = index_type(e, everything)
     group, groups = e.target.group, as_int(heads) // as_int(k.shape[1])
     most = e.bounds(queries)[1]
-    rows = min(GROUP_ROWS, most) if group > 1 else _tile(most * groups)
+    rows, parts = min(GROUP_ROWS, most), 1
+    if group == 1:
+        rows, parts = _shares(e, most * groups, e.bounds(batch * k.shape[1])[1], e.bounds(k.shape[2])[1])
+    if parts > 1:
+        shape = (batch, heads, queries, parts * (value_width + LANES))
+        made = e.scratch(f"{node.name}:parts", TensorSpec(shape, "float32"))
+    everything = [q, k, v, made, *given]
+    kind = index_type(e, everything)
     symbols, symbol_args = e.symbol_args(
         [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
     )
@@ -103,7 +112,7 @@ def _emit(e: Emitter, node: Node) -> None:
         **(
             {"group": group, "out_type": SHORT[out.dtype]}
             if group > 1
-            else _chains(rows, value_width // lanes)
+            else {**_chains(rows, value_width // lanes), "parts": parts, "least": LEAST_KEYS}
         ),
         "lanes": lanes,
         "width": width,
@@ -124,7 +133,7 @@ def _emit(e: Emitter, node: Node) -> None:
         "m": None if mask is None else operand(mask, "h"),
         "e": None if end is None else operand(end, "h"),
         "turn": tuple(operand(view, "h") for view in rotation),
-        "out": operand(out, "h"),
+        "out": operand(made, "h"),
     }
     e.call(
         "attention",
@@ -135,22 +144,62 @@ def _emit(e: Emitter, node: Node) -> None:
         shown={"d": width},
         args=[
             *(BufferUse(view.buffer, "r") for view in (q, k, v, *given)),
-            BufferUse(out.buffer, "w"),
+            BufferUse(made.buffer, "w"),
             *symbol_args,
         ],
         global_size=(
-            (ceil_div(queries * groups, rows), k.shape[1], batch)
+            (ceil_div(queries * groups, rows) * parts, k.shape[1], batch)
             if group == 1
             else (ceil_div(queries, rows) * group, heads, batch)
         ),
         local_size=(group, 1, 1),
         cost=_cost(node, q.shape, k, v),
     )
+    if parts > 1:
+        _combine(e, node, made, out, parts)
 
 
-def _tile(rows: int) -> int:
-    """How many rows of the heads that share a key head a work-item takes: of all, equal parts."""
-    return -(-rows // -(-rows // ROWS))
+def _shares(e: Emitter, rows: int, key_heads: int, keys: int) -> tuple[int, int]:
+    """How many of the ``rows`` of a key head a work-item takes, and in how many parts the keys.
+
+    Where whole tiles would leave the device idle, work-items share first the rows, then the keys, and keys
+    first where they are long; keys only where a part has enough of them."""
+    wanted = e.target.busy_groups // key_heads
+    tiles = -(-rows // ROWS)
+    if keys < LONG_KEYS:
+        tiles = max(tiles, min(wanted, rows // (ROWS // 2)))
+    parts = min(wanted // tiles, keys // WORTH_KEYS)
+    if parts < 2:
+        parts, tiles = 1, max(tiles, min(wanted, rows))
+    return -(-rows // tiles), parts
+
+
+def _combine(e: Emitter, node: Node, made: View, out: View, parts: int) -> None:
+    """What the parts of the keys gave, put together."""
+    rows = rows_along(e, 3, [out, made])
+    group, value_width = e.target.group, as_int(out.shape[3])
+    params = {
+        **rows.params,
+        "parts": parts,
+        "value_width": value_width,
+        "group": group,
+        "parts_base": rows.bases[1],
+        "out_base": rows.bases[0],
+        "out_step": rows.steps[0],
+    }
+    numbers = parts * product(out.shape)
+    e.call(
+        "attention",
+        "combine",
+        "ops/attention_combine.cl.j2",
+        params,
+        node=node,
+        shown={"p": parts},
+        args=[BufferUse(made.buffer, "r"), BufferUse(out.buffer, "w"), *rows.symbol_args],
+        global_size=(rows.items * group,),
+        local_size=(group,),
+        cost=Cost(2 * numbers, 4 * numbers, out.spec.nbytes),
+    )
 
 
 def _chains(rows: int, vectors: int) -> dict[str, int]:
@@ -237,6 +286,12 @@ register(
                 _PLAIN,
                 values=("normal", "normal", "normal", "normal", "index:41", "normal", "normal"),
             ),
+            Case(
+                ((1, 3, 1, 8), (1, 1, 1031, 8), (1, 1, 1031, 16), None, (1,)),
+                _PLAIN,
+                values=("normal", "float16", "float16", "normal", "index:1031"),
+            ),
+            Case(((1, 2, 1, 5), (1, 1, 1027, 5), (1, 1, 1027, 3), (2, 1, 1027)), _PLAIN),
             Case(
                 ((2, 4, 5, 16), (2, 2, 13, 16), (2, 2, 13, 16), (2, 1, 1, 13)),
                 _PLAIN,
