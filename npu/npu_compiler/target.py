@@ -4,6 +4,7 @@ present."""
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from typing import Literal
 
 import msgspec
@@ -40,8 +41,6 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_target(name: str) -> Target:
     """Reads a target's YAML file. Raises ``CompileError`` for an unknown name or a malformed file."""
-    import yaml
-
     folder = config_root() / "targets"
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -51,7 +50,15 @@ def load_target(name: str) -> Target:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise CompileError(f"unknown target {name!r}: configs/targets has {', '.join(known)}{hint}")
+    return _parsed(name, path.read_text(encoding="utf-8"))
+
+
+@cache
+def _parsed(name: str, text: str) -> Target:
+    """A build asks for the same target once for every model."""
+    import yaml
+
     try:
-        return msgspec.convert({"name": name, **yaml.safe_load(path.read_text(encoding="utf-8"))}, Target)
+        return msgspec.convert({"name": name, **yaml.safe_load(text)}, Target)
     except (msgspec.ValidationError, yaml.YAMLError, TypeError) as error:
         raise CompileError(f"configs/targets/{name}.yaml: {error}") from None
