@@ -112,6 +112,8 @@ def _reference(model_class: Any, settings: Any) -> tuple[Any, Any, Tensor, Tenso
             ids = torch.randint(3, min(words, 90), (2, PROMPT + STEPS),
                                 generator=torch.Generator().manual_seed(1))
             return small, reference, ids, _plain(reference, ids[:1])
+        except UnsupportedDecoderError:
+            raise
         except Exception as error:
             failure = failure or error
     assert failure is not None
@@ -128,7 +130,8 @@ def _told(error: Exception) -> str:
 def _plain(model: Any, ids: Tensor, **more: Tensor) -> Tensor:
     out = model(input_ids=ids, use_cache=False, **more)
     if getattr(out, "logits", None) is None:
-        raise ValueError("it gives no logits")
+        raise UnsupportedDecoderError(
+            f"{type(model).__name__} is no decoder that can be given a cache: it gives no logits")
     logits: Tensor = out.logits[:, PROMPT - 1:].float()
     if not logits.isfinite().all() or not logits.std() > 1e-4:
         raise ValueError("its logits with random weights are not finite, or all alike")
