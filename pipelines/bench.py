@@ -24,6 +24,7 @@ from npu_runtime.profiler import Profiler
 from npu_runtime.program import CompiledProgram, Transform
 from npu_runtime.symbols import bind, evaluate
 from npu_runtime.weight_loader import Weights, load_weights
+from pipelines import roofline
 from pipelines.generation_bench import Request, in_a_fresh_process
 from pipelines.inputs import Array, made_up_inputs, upper_sizes
 from pipelines.job import Job
@@ -74,6 +75,7 @@ loaded = time.perf_counter()
 inputs = {name: np.zeros(shape, numpy_dtype(dtype)) for name, shape, dtype in given["inputs"]}
 outputs = {name: buffer.to_numpy() for name, buffer in executor.run(inputs, weights).items()}
 done = time.perf_counter()
+from pipelines import roofline
 from pipelines.generation_bench import peak_memory
 peak = peak_memory()
 times = {"imports": imported - start, "load": loaded - imported, "run": done - loaded}
@@ -90,6 +92,7 @@ def run(job: Job) -> None:
     device = Device(job.selector, threads=job.config.bench.threads)
     programs = tuple(_bench_program(job, name, device) for name in job.programs)
     generation = _generation(job)
+    job.progress("what the device can do at most")
     result = BenchResult(
         model=job.config.name,
         target=job.target,
@@ -98,6 +101,7 @@ def run(job: Job) -> None:
         programs=programs,
         environment=environment_of(device, ("numpy", "pyopencl")),
         generation=generation,
+        peaks=roofline.measure(device) if job.config.bench.profile else None,
     )
     write_result(job.bench_result, result)
     append_history(job.history, result)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines import roofline
 from pipelines.job import Job, write_atomic
 from pipelines.results import (
     BenchResult,
     HistoryLine,
     KernelTime,
     Memory,
+    Peaks,
     ProgramBench,
     TensorCheck,
     VerifyResult,
@@ -124,19 +126,24 @@ def render(facts: Facts) -> str:
         verify=facts.verify,
         bench=facts.bench,
         random=facts.random,
-        programs=[program_view(program, facts.history) for program in facts.bench.programs],
+        programs=[
+            program_view(program, facts.history, facts.bench.peaks) for program in facts.bench.programs
+        ],
         worst=worst_check(facts.verify),
         narrow=any(check.eager is not None for check in facts.verify.checks),
         judged=facts.judged,
     )
 
 
-def program_view(program: ProgramBench, history: Sequence[HistoryLine]) -> dict[str, Any]:
+def program_view(
+    program: ProgramBench, history: Sequence[HistoryLine], peaks: Peaks | None = None
+) -> dict[str, Any]:
     """What the page draws of one program."""
     return {
         "bench": program,
         "latency": latency_plot(program),
-        "kernels": kernel_rows(program.kernels),
+        "kernels": kernel_rows(program.kernels, program.steps, peaks),
+        "bound": bound(program.steps, peaks),
         "kernel_ms": sum(kernel.total_us for kernel in program.kernels) / 1e3,
         "gflops": program.flops / program.median_ms / 1e6 if program.median_ms else 0.0,
         "memory": memory_plot(program.memory),
@@ -173,12 +180,26 @@ def latency_plot(program: ProgramBench, bins: int = 24) -> dict[str, Any]:
     }
 
 
-def kernel_rows(kernels: Sequence[KernelTime]) -> list[dict[str, Any]]:
-    """Kernels by total time, each with its share of all kernels' time and the width of its bar."""
+def bound(steps: Sequence[KernelTime], peaks: Peaks | None) -> dict[str, Any] | None:
+    """The least time of ``steps`` by the device's peaks: its share of the time that they took, and what most
+    of it is. None without peaks or steps."""
+    took = sum(step.total_us for step in steps)
+    if peaks is None or not took:
+        return None
+    found = roofline.bound_of(steps, peaks)
+    return {"share": found.least_us / took, "by": found.by, "ms": found.least_us / 1e3}
+
+
+def kernel_rows(
+    kernels: Sequence[KernelTime], steps: Sequence[KernelTime] = (), peaks: Peaks | None = None
+) -> list[dict[str, Any]]:
+    """Kernels by total time, each with its share of all kernels' time, the width of its bar, and its
+    ``bound``."""
     total = sum(kernel.total_us for kernel in kernels) or 1.0
     largest = max((kernel.total_us for kernel in kernels), default=1.0) or 1.0
     return [
-        {"kernel": kernel, "share": kernel.total_us / total, "bar": kernel.total_us / largest}
+        {"kernel": kernel, "share": kernel.total_us / total, "bar": kernel.total_us / largest,
+         "bound": bound([step for step in steps if step.kernel == kernel.kernel], peaks)}
         for kernel in sorted(kernels, key=lambda kernel: -kernel.total_us)
     ]
 

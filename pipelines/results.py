@@ -262,6 +262,15 @@ class Generation(Record, frozen=True):
         return self.weights + self.states + self.arenas
 
 
+class Peaks(Record, frozen=True):
+    """What a device was measured to do at most: 10^9 float32 operations and bytes read per second (operations
+    None: not measured), and the microseconds that a kernel without work takes."""
+
+    gflops: float | None
+    gbytes: float
+    start_us: float
+
+
 class BenchResult(Record, frozen=True):
     """One benchmark of a model on a device."""
 
@@ -272,6 +281,7 @@ class BenchResult(Record, frozen=True):
     programs: tuple[ProgramBench, ...]
     environment: Environment
     generation: Generation | None = None
+    peaks: Peaks | None = None
 
 
 class HistoryLine(Record, frozen=True):

@@ -156,14 +156,14 @@ STAGES: tuple[Stage, ...] = (
         knobs=("bench", "programs", "precision"),
         code=("npu_runtime", "torch_ir.eager", "npu_compiler.parts", "npu_compiler.parts_file",
               "pipelines.programs", "pipelines.bench", "pipelines.generation_bench", "pipelines.inputs",
-              "pipelines.results"),
+              "pipelines.results", "pipelines.roofline", "npu_compiler.resources"), templates=("probes",),
         libraries=("numpy", "pyopencl"), device=True, exclusive=True,
     ),
     Stage(
         "report", "pipelines.report:run", "writes the HTML report", after=("fetch", "verify", "bench"),
         reads=("source_info", "verify_result", "bench_result", "npubin", "parts"), makes=("report",),
         knobs=("description",), templates=("report",),
-        code=("pipelines.report", "pipelines.results", "npu_runtime.program"),
+        code=("pipelines.report", "pipelines.roofline", "pipelines.results", "npu_runtime.program"),
         libraries=("jinja2",), device=True,
     ),
 )

@@ -14,6 +14,7 @@ from pipelines.results import (
     ImageCheck,
     KernelTime,
     Memory,
+    Peaks,
     ProgramBench,
     TensorCheck,
     VerifyResult,
@@ -60,6 +61,9 @@ def image(file: str, label: int | None, expected: int, found: int) -> ImageCheck
     )
 
 
+PEAKS = Peaks(4000.0, 16.0, 2.0)
+
+
 def facts(
     *,
     kind: str = "random",
@@ -94,7 +98,7 @@ def facts(
         images=images,
         accuracy=accuracy(images) if images else None,
     )
-    bench = BenchResult("toy", "cpu", "float32", "2026-01-03 10:00 UTC", (PROGRAM,), ENVIRONMENT)
+    bench = BenchResult("toy", "cpu", "float32", "2026-01-03 10:00 UTC", (PROGRAM,), ENVIRONMENT, peaks=PEAKS)
     label = "random weights (seed 0)" if kind == "random" else "weights.pth of toys 1.0"
     return Facts(
         "toy",

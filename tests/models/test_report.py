@@ -96,6 +96,8 @@ def test_real_weights_are_named_and_not_called_random() -> None:
         "batch = 3",
         "main.npubin",
         "12.3 kB",
+        "4000 GFLOP/s",
+        "50 % compute",
     ],
 )
 def test_facts_are_on_the_page(fact: str) -> None:
