@@ -136,6 +136,7 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/seen_end.cl.j2", {"index_type": "short"}),
         ("ops/cache_rows.cl.j2", {"index_type": "short"}),
         ("ops/cache_rows.cl.j2", {"rotary": True, "width": 7}),
+        ("ops/cache_rows.cl.j2", {"index_offset": None, "grain": 0}),
         ("ops/conv_depthwise.cl.j2", {"kh": 10}),
         ("ops/conv_depthwise.cl.j2", {"tw": 17}),
         ("ops/conv_depthwise.cl.j2", {"sw": 0}),

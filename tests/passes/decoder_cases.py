@@ -35,6 +35,31 @@ def attend(m: Any, x: torch.Tensor, at: torch.Tensor, seen: torch.Tensor, *, lat
     return F.scaled_dot_product_attention(turned(x, m.cos, m.sin), keys.float(), values.float(), seen)
 
 
+def attend_prompt(
+    m: Any, x: torch.Tensor, *, start: int = 0, early: bool = False, whole: bool = False
+) -> torch.Tensor:
+    """Attention within new rows, which the cache keeps from ``start`` on."""
+    keys = turned(x, m.cos, m.sin)
+    for held, rows in ((m.keys, keys), (m.values, x)):
+        held.copy_(torch.slice_scatter(held, rows.to(held.dtype), 2, start, start + x.shape[2]))
+    query = turned(x, m.cos, m.sin) + (m.keys[:, :, :1].float() if early else 0)
+    if whole:
+        return F.scaled_dot_product_attention(query, m.keys.float(), m.values.float())
+    return F.scaled_dot_product_attention(query, keys, x, is_causal=True)
+
+
+def prompt(dtype: torch.dtype, **options: Any) -> Any:
+    """A maker of a ``Holder`` that is given 3 rows, with a cache of 5 places."""
+    return call(
+        lambda m, x: attend_prompt(m, x, **options),
+        values(1, 2, 3, 16),
+        keys=values(1, 2, 5, 16).to(dtype),
+        values=values(1, 2, 5, 16, seed=1).to(dtype),
+        cos=values(3, 16).cos(),
+        sin=values(3, 16).sin(),
+    )
+
+
 def cached(function: Callable[..., Any]) -> Any:
     """A maker of a ``Holder`` with a cache of 5 places in bfloat16."""
     table = values(1, 16)
@@ -131,6 +156,17 @@ DECODER_CASES: dict[str, PassCase] = {
         False,
     ),
     "fuse_cache": PassCase("fuse_cache", cached(attend)),
+    "fuse_cache_of_a_prompt": PassCase("fuse_cache", prompt(torch.float32)),
+    "fuse_cache_of_a_prompt_in_half": PassCase("fuse_cache", prompt(torch.bfloat16)),
+    "fuse_cache_of_a_prompt_not_behind_another": PassCase(
+        "fuse_cache", prompt(torch.float32, start=1), False
+    ),
+    "fuse_cache_of_a_prompt_not_when_read_before": PassCase(
+        "fuse_cache", prompt(torch.float32, early=True), False
+    ),
+    "fuse_cache_of_a_prompt_not_when_all_is_attended_to": PassCase(
+        "fuse_cache", prompt(torch.float32, whole=True), False
+    ),
     "fuse_cache_not_at_two_places": PassCase(
         "fuse_cache", cached(lambda m, x, at, seen: attend(m, x, at, seen, later=1)), False
     ),
