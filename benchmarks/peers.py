@@ -7,7 +7,8 @@ no thread pool of theirs spins meanwhile. All are held to the same cores and thr
 the same weights, and are checked against PyTorch first. Absolute times drift on shared machines: quote the
 ratios.
 
-Needs the model's built artifacts (`doit weights:resnet18`) and the extra `peers`.
+Needs the model's built artifacts (`doit weights:resnet18`) and the extra `peers`. The last sitting with each
+number of threads is kept beside the model's program, and stands in its report (`doit report:resnet18`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+import msgspec
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "npu"), str(ROOT)]
+
+from pipelines.peer_results import PeerRun, PeerTime, keep  # noqa: E402  # where the path finds it
 
 #: Runs the model once: the first output for the input that it was opened with.
 Step: TypeAlias = Callable[[], Any]
@@ -32,6 +38,8 @@ Step: TypeAlias = Callable[[], Any]
 #: Whose outputs the others must give.
 REFERENCE = "pytorch"
 OURS = "npubin"
+#: Ours on the second CPU runtime, where it is installed.
+INTEL = "npubin-intel"
 #: Runs at the start of each turn that do not count: caches and clocks settle.
 SETTLE = 1
 #: Columns that the table needs.
@@ -51,22 +59,6 @@ class Work:
     threads: int
     seed: int = 0
     root: str = str(ROOT)
-
-
-@dataclass(frozen=True)
-class Times:
-    """Milliseconds of a peer, and the ratio of ours to it: of the medians, and the quartiles over the
-    rounds."""
-
-    peer: str
-    version: str
-    median: float
-    p10: float
-    p90: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    samples: tuple[float, ...]
 
 
 class PeerError(RuntimeError):
@@ -90,6 +82,11 @@ def open_npubin(work: Work) -> tuple[Step, str]:
     weights = load_weights(job.prepared_weights, program, device)
     inputs, output = inputs_of(work), program.output_specs[0].name
     return lambda: executor.run(inputs, weights)[output].to_numpy(), f"{device.vendor} {device.driver}"
+
+
+def open_on_intel(work: Work) -> tuple[Step, str]:
+    """Our compiled program on Intel's CPU runtime."""
+    return open_npubin(replace(work, device="intel"))
 
 
 def open_pytorch(work: Work) -> tuple[Step, str]:
@@ -138,6 +135,7 @@ def open_openvino(work: Work) -> tuple[Step, str]:
 
 PEERS: dict[str, Callable[[Work], tuple[Step, str]]] = {
     OURS: open_npubin,
+    INTEL: open_on_intel,
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
     REFERENCE: open_pytorch,
@@ -273,7 +271,7 @@ class Child:
         return json.loads(line)
 
 
-def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup: int) -> list[Times]:
+def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup: int) -> list[PeerTime]:
     """Times ``names`` in turns, in another order each round. Raises ``PeerError``."""
     import tempfile
 
@@ -305,7 +303,7 @@ def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup:
         low, high = np.percentile(by_round, (25, 75))
         p10, median, p90 = np.percentile(theirs, (10, 50, 90))
         found.append(
-            Times(
+            PeerTime(
                 child.name,
                 child.version,
                 float(median),
@@ -333,7 +331,7 @@ def check_results(work: Work, children: Sequence[Child], tolerance: float = 1e-3
             raise PeerError(f"{name} computes something else for {work.model}: relative error {error:.1e}")
 
 
-def show(work: Work, times: Sequence[Times]) -> None:
+def show(work: Work, times: Sequence[PeerTime]) -> None:
     """A table for the terminal."""
     from rich import box
     from rich.console import Console
@@ -353,6 +351,23 @@ def show(work: Work, times: Sequence[Times]) -> None:
         milliseconds = (f"{value:.2f}" for value in (row.median, row.p10, row.p90))
         table.add_row(name, row.version, *milliseconds, ratio)
     Console(width=max(WIDTH, Console().width)).print(table)
+
+
+def run_of(work: Work, busy: float, times: Sequence[PeerTime]) -> PeerRun:
+    """A sitting with where and when it was taken."""
+    from npu_runtime.device import Device
+    from pipelines.results import environment_of, file_digest
+
+    environment = environment_of(Device(work.device, threads=work.threads), ("numpy", "pyopencl"))
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    digest = file_digest(job_of(work).npubin("main"))
+    return PeerRun(work.threads, when, digest, environment, round(busy, 2), tuple(times))
+
+
+def _has_intel() -> bool:
+    from npu_runtime.device import list_devices
+
+    return any(device.vendor == "intel" for device in list_devices())
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -377,6 +392,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := wanted - PEERS.keys():
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; choose from {', '.join(PEERS)}")
     names = [name for name in PEERS if name in wanted | {OURS}]
+    if INTEL in names and (options.device or not _has_intel()):
+        names.remove(INTEL)
     if (load := os.getloadavg()[0]) > BUSY:
         print(f"warning: other work keeps {load:.1f} cores busy; figures may mislead", file=sys.stderr)
     results = {}
@@ -385,7 +402,8 @@ def main(arguments: Sequence[str]) -> int:
             work = Work(model, options.target, options.device, options.threads)
             times = compare(work, names, options.rounds, options.repeats, options.warmup)
             show(work, times)
-            results[model] = {"work": asdict(work), "times": [asdict(row) for row in times]}
+            results[model] = {"work": asdict(work), "times": msgspec.to_builtins(times)}
+            keep(job_of(work), run_of(work, load, times))
     except (PeerError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -35,6 +35,7 @@ ARTIFACTS: Mapping[str, str] = MappingProxyType({
     "verify_result": "{target}/verify.{device}.json",
     "bench_result": "{target}/bench.{device}.json",
     "history": "{target}/history.jsonl",
+    "peers": "{target}/peers.json",
     "report": "{target}/report.html",
 })
 
@@ -186,6 +187,11 @@ class Job:
     def history(self) -> Path:
         """One JSON line per benchmark ever run. Only ever appended to; survives rebuilds."""
         return self.path("history")
+
+    @property
+    def peers(self) -> Path:
+        """JSON of the last comparisons with other ways to run the model; made by ``benchmarks/peers.py``."""
+        return self.path("peers")
 
     @property
     def report(self) -> Path:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import roofline
+from pipelines import peer_results, roofline
 from pipelines.job import Job, write_atomic
+from pipelines.peer_results import PeerRun
 from pipelines.results import (
     BenchResult,
     HistoryLine,
@@ -41,6 +42,7 @@ class Facts:
     bench: BenchResult
     history: tuple[HistoryLine, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    peers: tuple[PeerRun, ...] = ()
 
     @property
     def random(self) -> bool:
@@ -102,6 +104,7 @@ def collect(job: Job) -> Facts:
         bench,
         mine,
         sizes,
+        peer_results.read(job).runs,
     )
 
 

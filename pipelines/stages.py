@@ -55,6 +55,10 @@ def _target_file(job: Job) -> tuple[Path, ...]:
     return (Path(str(config_root())) / "targets" / f"{job.target}.yaml",)
 
 
+def _comparisons(job: Job) -> tuple[Path, ...]:
+    return (job.peers,) if job.peers.is_file() else ()
+
+
 @dataclass(frozen=True)
 class Stage:
     """What a stage reads, makes and is shaped by. It reruns when any of that has changed, and for nothing
@@ -162,8 +166,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "report", "pipelines.report:run", "writes the HTML report", after=("fetch", "verify", "bench"),
         reads=("source_info", "verify_result", "bench_result", "npubin", "parts"), makes=("report",),
-        knobs=("description",), templates=("report",),
-        code=("pipelines.report", "pipelines.roofline", "pipelines.results", "npu_runtime.program"),
+        files=_comparisons, knobs=("description",), templates=("report",),
+        code=("pipelines.report", "pipelines.roofline", "pipelines.peer_results", "pipelines.results",
+              "npu_runtime.program"),
         libraries=("jinja2",), device=True,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.peer_results import PeerRun, PeerTime
 from pipelines.report import Facts
 from pipelines.results import (
     BenchResult,
@@ -64,12 +65,22 @@ def image(file: str, label: int | None, expected: int, found: int) -> ImageCheck
 PEAKS = Peaks(4000.0, 16.0, 2.0)
 
 
+def sitting(threads: int, digest: str, busy: float) -> PeerRun:
+    """Ours in half the time of a peer."""
+    times = (
+        PeerTime("onnxruntime", "1.32", 50.0, 49.0, 52.0, 0.52, 0.5, 0.55),
+        PeerTime("npubin", "pocl 7.1", 26.0, 25.0, 27.0, 1.0, 1.0, 1.0),
+    )
+    return PeerRun(threads, "2026-01-03 11:00 UTC", digest, ENVIRONMENT, busy, times)
+
+
 def facts(
     *,
     kind: str = "random",
     images: tuple[ImageCheck, ...] = (),
     history: tuple[HistoryLine, ...] = (),
     passed: bool = True,
+    peers: tuple[PeerRun, ...] = (),
 ) -> Facts:
     from pipelines.metrics import accuracy
 
@@ -109,4 +120,5 @@ def facts(
         bench,
         history,
         {"main.npubin": 12_345},
+        peers,
     )

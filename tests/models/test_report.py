@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from results_by_hand import PROGRAM, facts, image, line
+from results_by_hand import PROGRAM, facts, image, line, sitting
 
+from pipelines.peer_results import PeerRun
 from pipelines.report import (
     change,
     history_plot,
@@ -104,10 +105,27 @@ def test_facts_are_on_the_page(fact: str) -> None:
     assert fact.replace(" /s", "/s") in page().text
 
 
+@pytest.mark.parametrize(
+    ("run", "says", "not_said"),
+    [
+        (sitting(2, "d" * 64, 0.1), "2 threads", "changed since"),
+        (sitting(1, "d" * 64, 0.1), "1 thread ", "may mislead"),
+        (sitting(2, "e" * 64, 0.1), "The program has changed since.", "may mislead"),
+        (sitting(2, "d" * 64, 3.0), "kept 3.0 cores busy: the figures may mislead", "changed since"),
+    ],
+)
+def test_peers_stand_beside_the_program(run: PeerRun, says: str, not_said: str) -> None:
+    text = page(peers=(run,)).text
+    assert says in text and not_said not in text
+    assert "50 ms" in text and "0.52" in text and "0.50 to 0.55" in text
+    assert text.index("npubin ") < text.index("onnxruntime ")
+
+
 def test_a_page_without_optional_parts_has_none_of_them() -> None:
     text = page().text
     assert "Image by image" not in text
     assert "earlier benchmarks" not in text
+    assert "Beside other ways" not in text
 
 
 def test_images_are_listed_one_by_one() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks.peers import PeerError, Work, compare
+from benchmarks.peers import PeerError, Work, compare, run_of
 from npu_runtime.device import list_devices
 from npu_runtime.program import Transform
 from npu_runtime.weight_loader import prepare_file
@@ -19,7 +19,16 @@ from pipelines import bench, compile, extract, fetch, report, verify, weights
 from pipelines.config import load_config
 from pipelines.first_jump import find_jump
 from pipelines.job import Job
-from pipelines.results import BenchResult, ErrorStats, TensorCheck, VerifyResult, read_history, read_result
+from pipelines.peer_results import keep, read
+from pipelines.results import (
+    BenchResult,
+    ErrorStats,
+    TensorCheck,
+    VerifyResult,
+    file_digest,
+    read_history,
+    read_result,
+)
 from pipelines.schema import VerifyKnobs
 from pipelines.verify import VerifyError
 from torch_ir.ir import IR, Node, Output, TensorSpec
@@ -155,6 +164,11 @@ def test_peers_take_turns_on_the_same_work(tiny: Job, monkeypatch: pytest.Monkey
     assert (ours.peer, ours.ratio, theirs.peer) == ("npubin", 1.0, "pytorch")
     assert len(ours.samples) == len(theirs.samples) == 6
     assert theirs.ratio == pytest.approx(ours.median / theirs.median)
+    for ratio in (0.5, 0.25):
+        keep(tiny, run_of(work, 0.0, [ours, msgspec.structs.replace(theirs, ratio=ratio)]))
+    (kept,) = read(tiny).runs
+    assert (kept.threads, kept.times[1].ratio) == (1, 0.25)
+    assert kept.digest == file_digest(tiny.npubin("main"))
     with pytest.raises(PeerError, match=r"artifacts/tiny/gpu/main\.npubin is missing.*doit weights:tiny"):
         compare(Work("tiny", "gpu", None, 1, root=str(tiny.root)), ("npubin",), 1, 1, 1)
 
