@@ -11,9 +11,23 @@ from typing import Any
 
 from torch_ir.errors import IRError
 from torch_ir.example import inferred
+from torch_ir.returned import returning_plain
 
 
 def export(
+    torch: Any, name: str, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> tuple[Any, int]:
+    """As ``_export``. Objects that the module returns and PyTorch does not look into are taken apart."""
+    try:
+        return _export(torch, name, model, args, kwargs, dynamic_shapes)
+    except IRError as error:
+        if "in output, which is not a known type" not in str(error):
+            raise
+    with returning_plain(torch, model):
+        return _export(torch, name, model, args, kwargs, dynamic_shapes)
+
+
+def _export(
     torch: Any, name: str, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> tuple[Any, int]:
     """The ``ExportedProgram`` of one call, and the least size that it is right for where a dimension's bounds

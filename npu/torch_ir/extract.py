@@ -35,7 +35,8 @@ def extract_ir(
     ``torch.export.export`` takes, or a mapping input name -> {dimension: (symbol name, lower, upper)}, as in
     ``{"x": {0: ("batch", 1, 8)}}``; bounds are inclusive. ``output_names`` name the tensors that the module
     returns, in order; without them, the keys of a returned mapping or dataclass, else "output", or
-    "output_0"...
+    "output_0"... Tensors in objects that PyTorch does not look into, such as a cache of ``transformers``, are
+    named by the attributes that hold them.
 
     Buffers that the call changes become states; a non-persistent one on ``meta`` starts as zeros.
 

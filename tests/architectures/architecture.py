@@ -20,6 +20,7 @@ from npu_runtime.device import Device
 from npu_runtime.executor import Executor
 from npu_runtime.weight_loader import load_weights
 from torch_ir import IRError, extract_ir
+from torch_ir.returned import plain
 
 Inputs: TypeAlias = dict[str, Tensor]
 Sizes: TypeAlias = Mapping[str, int]
@@ -145,7 +146,8 @@ def eager(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """The tensors that the module returns, flattened as ``torch.export`` does."""
     with torch.no_grad():
         result = model(**{key: tensor.clone() for key, tensor in inputs.items()})
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    leaves = torch.utils._pytree.tree_leaves(plain(torch, result))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def difference(found: np.ndarray[Any, Any], expected: Tensor, place: str) -> float:
