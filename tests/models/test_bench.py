@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from results_by_hand import facts
 
-from benchmarks.peers import PEERS, PeerError, Work, check_results, main
+from benchmarks.opening import PEERS, PeerError, Work
+from benchmarks.peers import check_results, main
 from npu_runtime.executor import StepTime
 from npu_runtime.program import CompiledProgram, Step, StepCost
 from pipelines.bench import append_history, largest_live, profile

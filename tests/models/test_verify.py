@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks.peers import PeerError, Work, compare, run_of
+from benchmarks.opening import PeerError, Work
+from benchmarks.peers import compare, run_of
 from npu_runtime.device import list_devices
 from npu_runtime.program import Transform
 from npu_runtime.weight_loader import prepare_file
