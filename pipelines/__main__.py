@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -117,7 +119,7 @@ def _stage_and_job(options: argparse.Namespace, root: Path) -> tuple[Stage, Job]
     if options.stage not in stages:
         raise ConfigError(f"there is no stage {options.stage}{suggest(options.stage, stages)}")
     stage = stages[options.stage]
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that staging is cleaned up
+    _end_in_order()
     job = replace(job_of(options.model, root), watched=options.watched)
     if stage.device:
         job = devices.on(job, devices.find(job.target))
@@ -125,6 +127,20 @@ def _stage_and_job(options: argparse.Namespace, root: Path) -> tuple[Stage, Job]
         with contextlib.suppress(NoDeviceError):
             job = devices.tuned_for(job, devices.find(job.target))
     return stage, job
+
+
+def _end_in_order() -> None:
+    """From now on, Ctrl-C or a request to end lets what was begun be cleaned up (staging, a worker), for some
+    seconds, whatever arrives meanwhile: on a terminal the build's request comes right after Ctrl-C."""
+    def leave(number: int, _: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        signal.alarm(_CLEANING)
+        sys.exit(128 + number)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, leave)
 
 
 def _compile(options: argparse.Namespace, root: Path) -> int:
@@ -145,7 +161,7 @@ def _compile(options: argparse.Namespace, root: Path) -> int:
 def _tune(options: argparse.Namespace, root: Path) -> int:
     from pipelines.progress_bar import progress_bar
     from pipelines.tune import tune
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the worker ends as well
+    _end_in_order()
     job = replace(job_of(options.model, root), watched=options.watched)
     with progress_bar(job) as show:
         tune(job, show, seconds=options.seconds, candidates=options.candidates, prepare=options.prepare)
@@ -157,6 +173,9 @@ def _device(options: argparse.Namespace, root: Path) -> int:
     return 0
 
 
+#: Seconds.
+_CLEANING = 10
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COMMANDS = {"validate": _validate, "schema": _schema, "operators": _operators,
              "run-stage": _run_stage, "rehearse": _rehearse, "tune": _tune, "compile": _compile,
              "device": _device, "cache": cache_command.run}
@@ -172,6 +191,9 @@ def _report(error: Exception) -> int:
     ours = kind.__module__.partition(".")[0] in ("pipelines", "torch_ir", "npu_compiler", "npu_runtime")
     if ours:
         print(f"error: {error}", file=sys.stderr)
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        print(f"error: {error.strerror}: make room where artifacts lies, or where temporary files do "
+              f"({tempfile.gettempdir()}), and build again", file=sys.stderr)
     else:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         print(f"error: {kind.__name__}: {error} (at {Path(frame.filename).name}:{frame.lineno}; "

@@ -95,6 +95,9 @@ def load_configs(root: Path) -> dict[str, ModelConfig]:
     """All models of the project, by name. Raises one ``ConfigError`` with the problems of all files."""
     found: dict[str, ModelConfig] = {}
     problems: dict[str, None] = {}
+    for path in sorted(models_folder(root).glob("*.yml")):
+        problems[f"{path.relative_to(root).as_posix()}:1: a configuration's file ends in .yaml; rename it to "
+                 f"{path.stem}.yaml"] = None
     files = model_files(root)
     for stem, path in files.items():
         try:

@@ -9,6 +9,7 @@ after a crash a file may not hold what its times say.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -72,10 +73,11 @@ class Digests:
         return self._sources[name]
 
     def save(self) -> None:
-        """Keeps what was learnt for the next process, beside what others have kept meanwhile."""
+        """Keeps what was learnt for the next process, beside what others have kept meanwhile; on a disk that
+        is full or read-only it is learnt again."""
         if self._store is None or not (self._new or leftovers(self._store)):
             return
-        with locked(self._store.parent / ".locks" / self._store.name):
+        with contextlib.suppress(OSError), locked(self._store.parent / ".locks" / self._store.name):
             remove_leftovers(self._store)
             known = _load(self._store) | self._new
             write_atomic(self._store, msgspec.json.encode(_Remembered(boot_id(), known)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import resource
 import shutil
 import sys
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cache import Cache
+from pipelines.config import place_of
 from pipelines.digests import Digests
 from pipelines.fingerprint import Key, Observed, all_templates, key_of
 from pipelines.job import ARTIFACTS, Job
@@ -125,8 +127,10 @@ def _execute(stage: Stage, job: Job, staging: Path, digests: Digests,
     before = _everything(stage, job, digests)
     absent = before.missing()
     if absent:
-        before_it = f"; run the stage that makes it first: {', '.join(stage.after)}" if stage.after else ""
-        raise StageError(f"{stage.name}: {absent[0]} is missing{before_it}")
+        remedy = f"; run the stage that makes it first: {', '.join(stage.after)}" if stage.after else ""
+        places = [place_of(job.root, job.config.name, tuple(knob.split("."))) for knob in stage.knobs
+                  if json.dumps(absent[0]) in json.dumps(job.config.knob(knob))]
+        raise StageError(f"{': '.join(places[:1] or [stage.name])}: {absent[0]} is missing{remedy}")
     digests.save()
     staged = replace(job, staging=staging, staged=frozenset(stage.makes))
     observed = run(staged) or Observed()
@@ -182,7 +186,7 @@ def _commit(stage: Stage, job: Job, staged: Job) -> None:
             _remove(job.path(artifact))
         for final, made in wanted.items():
             final.parent.mkdir(parents=True, exist_ok=True)
-            if made.is_dir():
+            if made.is_dir() or final.is_dir():
                 _remove(final)
             made.replace(final)
     if staged.staging is not None:  # before there is a record: who finds one need not look for leftovers

@@ -108,8 +108,10 @@ def read_yaml(path: Path, root: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        context = f" ({error.context})" if error.context else ""
-        raise ConfigError(f"{Place(path, line, root)}: not valid YAML: {error.problem}{context}") from None
+        problem = f"{error.problem} ({error.context})" if error.context else error.problem
+        if re.match(r" *\t", text.split("\n")[line - 1]):
+            problem = "the line begins with a tab; YAML wants spaces"
+        raise ConfigError(f"{Place(path, line, root)}: not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{start}: not valid YAML: {str(error).splitlines()[0]}") from None
     if node is None:

@@ -6,6 +6,8 @@ They are found by the entry points of the installed package, and in this reposit
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,8 @@ class Run(DoitRun):  # type: ignore[misc]
         """doit's entry: parameters of the command line, names of tasks."""
         if params["dry_run"]:
             self._execute = self._plan
-        return super().execute(params, args)
+        with _interruptible():
+            return super().execute(params, args)
 
     def _plan(self, quick: bool) -> int:
         _explain(self, before_only=True, quick=quick)
@@ -59,7 +62,8 @@ class Explain(DoitCmdBase):  # type: ignore[misc]
     cmd_options = (_QUICK,)
 
     def _execute(self, quick: bool) -> int:
-        _explain(self, before_only=False, quick=quick)
+        with _interruptible():
+            _explain(self, before_only=False, quick=quick)
         return 0
 
 
@@ -119,6 +123,15 @@ class Ignore(DoitIgnore):  # type: ignore[misc]
         return super()._execute(pos_args)
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the command without a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
 def _works(tasks: Sequence[Task]) -> dict[str, Work]:
     return {task.name: check for task in tasks for check, _, _ in task.uptodate if isinstance(check, Work)}
 
@@ -127,6 +140,7 @@ def _explain(command: DoitCmdBase, *, before_only: bool, quick: bool) -> None:
     works = _works(command.task_list)
     selected, closure = _selected(command, works)
     if not works:
+        command.outstream.write("nothing to do\n")
         return
     wanted = set(closure)
     if not before_only:

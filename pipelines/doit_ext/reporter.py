@@ -71,8 +71,9 @@ class Reporter:
         running = self.session.running.pop(task.name, None)
         self._write_all(f"    {line}" for line in (running.lines if running else ()))
         if type(fail).__name__ == "UnmetDependency":
-            self.ends.append((task.name, "not run", f"{fail.message} failed"))
-            self._write(f"{task.name}: not run, since {fail.message} failed")
+            why = f"{', '.join(fail.message.split())} failed"
+            self.ends.append((task.name, "not run", why))
+            self._write(f"{task.name}: not run, since {why}")
             return
         message = fail.message if type(fail).__name__ == "TaskFailed" else fail.get_msg()
         text = str(message).strip()
@@ -111,8 +112,7 @@ class Reporter:
             self._live.stop()
         for text in self.errors:
             self._write(text)
-        if self.session.running:
-            self._write(f"interrupted: {', '.join(self.session.running)}")
+        self.ends += [(name, "stopped", "interrupted") for name in self.session.running]
         if self.ends:
             width = max(len(name) for name, _, _ in self.ends)
             self._write("")

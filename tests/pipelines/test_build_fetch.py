@@ -82,7 +82,7 @@ def wrong_checkpoints(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("file", "more", "words"), [
-    ("gone.pth", "", "gone.pth is missing"),
+    ("gone.pth", "", r"^configs/models/net\.yaml:3: gone\.pth is missing$"),
     ("wrapped.pth", "", r"wrapped\.pth is not a state_dict \(names to tensors\); weights\.entry may be m"),
     ("wrapped.pth", ", entry: modle", r'weights\.entry: there is no modle; did you mean "model"\?'),
     ("list.pth", "", r"list\.pth holds a list, not a state_dict"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,6 +71,15 @@ def truncate(name: str) -> Callable[[Toy], object]:
     return lambda toy: os.truncate(toy.root / name, 5)
 
 
+def in_place_of(name: str) -> Callable[[Toy], object]:
+    """A folder by the name of a file."""
+    def apply(toy: Toy) -> None:
+        (toy.root / name).unlink()
+        (toy.root / name).mkdir()
+        (toy.root / name / "x").write_text("mine")
+    return apply
+
+
 def yaml(more: str, old: str = "default: true\n") -> Callable[[Toy], object]:
     return edit(YAML, old, f"{old}{more}\n")
 
@@ -110,6 +120,10 @@ EDITS: dict[str, tuple[Callable[[Toy], object], list[str]]] = {
     "a truncated program": (truncate(f"{ARTIFACTS}/cpu/main.npubin"), ["compile"]),
     "a missing kernel": (remove(f"{ARTIFACTS}/cpu/kernels/main/first.txt"), ["compile"]),
     "a foreign file among the kernels": (append(f"{ARTIFACTS}/cpu/kernels/mine.cl"), ["compile"]),
+    "a folder in place of a program": (in_place_of(f"{ARTIFACTS}/cpu/main.npubin"), ["compile"]),
+    "a file in place of the kernels": (
+        lambda toy: (shutil.rmtree(toy.root / ARTIFACTS / "cpu/kernels"),
+                     (toy.root / ARTIFACTS / "cpu/kernels").write_text("mine")), ["compile"]),
     "edited source weights": (append(f"{ARTIFACTS}/source.safetensors"), ["fetch"]),
     "edited prepared weights": (append(f"{ARTIFACTS}/cpu/toy.safetensors"), ["weights"]),
     "a missing report": (remove(f"{ARTIFACTS}/cpu/report.html"), ["report"]),

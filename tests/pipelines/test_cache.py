@@ -7,11 +7,13 @@ import functools
 import http.server
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +24,7 @@ from npu_runtime.errors import InputError
 from pipelines import cache as cache_module
 from pipelines import cache_store
 from pipelines.cache import Result, open_cache
+from pipelines.cache_command import prune
 from pipelines.cache_store import CacheError, DamagedError, Store
 from pipelines.stages import STAGES
 
@@ -313,6 +316,61 @@ def test_a_write_that_breaks_off_leaves_nothing(store: Path, monkeypatch: pytest
         place.write("results/aa/name", b"new")
     assert place.read("results/aa/name") == b"old"
     assert [path.name for path in stored(store)] == ["name"]
+
+
+def in_a_process_that_dies(work: Callable[[], object], at_write: int) -> bool:
+    """Runs ``work`` in a process that is killed within its ``at_write``-th step of writing to the cache: half
+    through a file, or about to rename it. Returns whether it came to that."""
+    from fsspec.implementations.local import LocalFileSystem
+    child = os.fork()
+    if child == 0:
+        left = [at_write]
+
+        def strike(real: Callable[..., object]) -> Callable[..., object]:
+            def call(fs: LocalFileSystem, source: str, *more: Any, **options: Any) -> object:
+                if left[0] == 0:
+                    if real is not LocalFileSystem.mv:
+                        Path(source if isinstance(more[0], bytes) else more[0]).write_bytes(b"half")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return real(fs, source, *more, **options)
+            return call
+
+        try:
+            for name in ("pipe_file", "put_file", "mv"):
+                setattr(LocalFileSystem, name, strike(getattr(LocalFileSystem, name)))
+            work()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.usefixtures("sizes")
+def test_a_kill_while_it_is_written_is_no_harm(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capfd: pytest.CaptureFixture[str]) -> None:
+    toy = toy_in(tmp_path / "toy", monkeypatch, store.as_uri())
+    toy.build("extract:toy")
+    made, number = shared_files(toy), 0
+    while True:
+        forget_all(toy)
+        shutil.rmtree(store)
+        if not in_a_process_that_dies(lambda: toy.doit("extract:toy"), number):
+            break
+        capfd.readouterr()
+        toy.build("extract:toy")
+        assert "cache: " not in capfd.readouterr().out, f"killed at write {number}"
+        assert shared_files(toy) == made, f"killed at write {number}"
+        left = [path for path in stored(store) if path.suffix == ".tmp"]
+        assert len(left) == 1, f"killed at write {number}"
+        os.utime(left[0], (1, 1))
+        prune(Store(store.as_uri()), None, None)
+        assert not left[0].exists()
+        for most in (1, 0):  # what stood already when it was to be stored is not there yet
+            forget_all(toy)
+            assert len(toy.build("extract:toy")) <= most, f"killed at write {number}"
+            assert shared_files(toy) == made, f"killed at write {number}"
+        number += 1
+    assert number >= 4, "a result and a question, and more where files are large"
 
 
 def test_a_large_file_is_checked_on_the_way(store: Path, tmp_path: Path) -> None:

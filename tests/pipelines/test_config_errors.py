@@ -60,6 +60,8 @@ APPENDED = [
     ("name: other", 6, 'name: "other" is not the file\'s name; remove the key or write "model"'),
     ("target: cpu\ntarget: cpu", 7, 'the key "target" appears twice; it is already on line 6'),
     ("bench: {warmup: 1, warmup: 2}", 6, 'the key "bench.warmup" appears twice; it is already on line 6'),
+    ("bench:\n\trepeats: 3", 7, "not valid YAML: the line begins with a tab; YAML wants spaces"),
+    ("\tbench: {}", 6, "not valid YAML: the line begins with a tab; YAML wants spaces"),
     ("3: x", 6, "the key 3 is not text; write it in quotes"),
     ("bench: {warmup: *gone}", 6, "not valid YAML: found undefined alias"),
     ("description: &a [*a]", 6, "description[0]: an anchor contains itself"),
@@ -128,6 +130,13 @@ def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
         "configs/models/model.yaml:6: bench.warmup: -1 is too small; at least 0",
         "configs/models/model.yaml:6: bench.repeats: 0 is too small; at least 1",
         'configs/models/second.yaml:6: targett: unknown key "targett"; did you mean "target"?']
+
+
+def test_a_file_of_another_ending_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, good=VALID)
+    (tmp_path / "configs/models/other.yml").write_text(VALID)
+    with pytest.raises(ConfigError, match=r"^configs/models/other\.yml:1: .*; rename it to other\.yaml$"):
+        load_configs(tmp_path)
 
 
 def test_an_error_in_a_base_names_the_base(tmp_path: Path) -> None:

@@ -156,3 +156,18 @@ def test_a_source_is_looked_at_once(file: Path) -> None:
     before = known.source(file)
     file.write_bytes(b"changed while a build runs")
     assert known.source(file) == before != known.of(file) == Digests().source(file)
+
+
+def test_a_full_disk_costs_no_more_than_memory(file: Path, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    os.utime(file, (1, 1))
+    time.sleep(0.2)
+    found = Digests(tmp_path / "store")
+    digest = found.of(file)
+    monkeypatch.setattr(digests, "write_atomic", full)
+    found.save()
+    assert not (tmp_path / "store").exists()
+    assert Digests(tmp_path / "store").of(file) == digest
