@@ -19,6 +19,7 @@ from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 
 from npu_runtime.errors import InputError
+from pipelines.doit_ext.launch import end_children
 from pipelines.doit_ext.tasks import Work
 from pipelines.foresight import Foresight
 from pipelines.graph import FORMATS, drawn
@@ -125,11 +126,18 @@ class Ignore(DoitIgnore):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the command without a traceback."""
+    """Ctrl-C and a request to end (SIGTERM) end the command, with all stages that it runs."""
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
     except KeyboardInterrupt:
+        end_children()
         raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _works(tasks: Sequence[Task]) -> dict[str, Work]:

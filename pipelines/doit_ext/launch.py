@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -15,6 +16,21 @@ from pipelines.doit_ext.session import Running
 from pipelines.foresight import RehearsalError
 from pipelines.job import OUTCOME, PROGRESS, SAY, Job
 from pipelines.stages import Stage
+
+#: What this process has started and not seen the end of.
+_children: set[subprocess.Popen[str]] = set()
+#: Seconds for stages to clean up.
+_CLEANING = 12.0
+
+
+def end_children() -> None:
+    """Has all stages that run end, and waits for that."""
+    ended = [child for child in tuple(_children) if child.poll() is None]
+    for child in ended:
+        child.terminate()
+    for child in ended:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_CLEANING)
 
 
 def launch_child(stage: Stage, job: Job, running: Running) -> str | None:
@@ -34,12 +50,15 @@ def launch(command: str, arguments: Sequence[str], job: Job, running: Running) -
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, subprocess.Popen(
             line, cwd=job.root, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
             errors="replace") as child:
+        _children.add(child)
         try:
             printed = _follow(child, running)
             code = child.wait()
         except KeyboardInterrupt:
             child.terminate()
             raise SystemExit(128 + signal.SIGINT) from None
+        finally:
+            _children.discard(child)
         errors.seek(0)
         said = errors.read()
     if debug_level() >= 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from toy_project import Toy, make_toy
 
 from pipelines import digests, locks
 from pipelines.config import load_config
+from pipelines.doit_ext import launch
 from pipelines.execute import execute
 from pipelines.fingerprint import Observed
 from pipelines.job import Job
@@ -122,6 +125,31 @@ def test_a_build_that_was_killed_leaves_no_trace(toy: Toy) -> None:
     assert toy.build("compile") == ["compile"]
     assert "half" not in (folder / "cpu" / "main.npubin").read_text()
     assert not list(folder.glob(".staging*"))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_ends_its_stages(toy: Toy, sent: signal.Signals,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stages run beside each other in threads, which Python does not interrupt."""
+    slow = toy.root / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(slow))
+    monkeypatch.setattr(Toy, "launch", staticmethod(launch.launch_child))
+    started: list[subprocess.Popen[str]] = []
+
+    def send() -> None:
+        limit = time.monotonic() + 20
+        while len(launch._children) < 2 and time.monotonic() < limit:
+            time.sleep(0.01)
+        started.extend(launch._children)
+        os.kill(os.getpid(), sent)
+
+    threading.Thread(target=send).start()
+    with pytest.raises(SystemExit) as end:
+        toy.doit("-n", "2", "fetch:toy", "extract:toy")
+    assert end.value.code == 130
+    assert [child.poll() for child in started] == [-signal.SIGTERM] * 2
 
 
 @pytest.mark.full
