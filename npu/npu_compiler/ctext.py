@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, Union
 from npu_compiler.dtypes import COMPUTE_TYPE, HALF, is_float, literal, reader, writer
 from npu_compiler.ops import op_def
 from torch_ir.expr import Atom, Dim
-from torch_ir.ir import Attr
+from torch_ir.ir import Attr, Node
 
 #: An operand of a step: "i0" (input 0), "t1" (result of step 1), or a number.
 Operand: TypeAlias = Union[str, int, float]
@@ -33,6 +33,11 @@ def unpack_body(attr: Attr) -> tuple[Step, ...]:
     """What ``Step.pack`` packed, for all steps."""
     packed: Any = attr
     return tuple(Step(op, operands, dict(attrs), dtype) for op, operands, attrs, dtype in packed)
+
+
+def steps_of(node: Node) -> list[str]:
+    """The ops that a node computes: its own, and those of a fused body."""
+    return [node.op, *(step.op for step in unpack_body(node.attrs.get("body", ())))]
 
 
 def symbol_name(name: str) -> str:

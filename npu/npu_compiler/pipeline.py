@@ -10,6 +10,7 @@ from npu_compiler.errors import CompileError
 from npu_compiler.passes import fuse_attention as attention
 from npu_compiler.passes import fuse_cache as caches
 from npu_compiler.passes import fuse_gate as gates
+from npu_compiler.passes import fuse_norm as norms
 from npu_compiler.passes import fuse_rotary as rotary
 from npu_compiler.passes import join_linear as joins
 from npu_compiler.passes.assign_layouts import assign_layouts
@@ -61,6 +62,7 @@ MISSED: tuple[Callable[[IR], list[str]], ...] = (
     rotary.missed,
     caches.missed,
     attention.missed,
+    norms.missed,
     gates.missed,
     joins.missed,
 )

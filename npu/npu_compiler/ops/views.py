@@ -274,6 +274,7 @@ def lower_cat(b: Builder, node: Node) -> str:
     if not values:
         return tensor_input(node)
     dim = wrap_dim(node.attrs.get("dim", 0), node.out.rank)
+    values = [value for value in values if b.shape(value)[dim] != 0] or values[:1]
     values = [cast(b, value, node.out.dtype) for value in values]
     return values[0] if len(values) == 1 else b.emit("concat", *values, dim=dim)
 

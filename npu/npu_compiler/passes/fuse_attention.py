@@ -42,13 +42,32 @@ def fuse_attention(ir: IR, target: Target) -> IR:
 
 
 def missed(ir: IR) -> list[str]:
-    """Attention whose queries another kernel rotates, with the reason."""
+    """Attention whose queries another kernel rotates, and such as is computed step by step, with the
+    reason."""
     turned = {node.outputs[0] for node in ir.nodes if node.op == "rotary"}
+    producers = {output: node for node in ir.nodes for output in node.outputs}
     return [
+        f"{node.name}: attention by several kernels: one takes scores that are scaled and masked, no others, "
+        "of float32 and heads of known size"
+        for node in ir.nodes
+        if node.op == "matmul" and _is_weighted(node, producers)
+    ] + [
         f"{node.name}: its queries are rotated before: heads of {node.inputs[0]} are no multiple of 16 wide"
         for node in ir.nodes
         if node.op == "attention" and node.inputs[0] in turned
     ]
+
+
+def _is_weighted(node: Node, producers: Mapping[str, Node]) -> bool:
+    """Whether a product is that of a softmax, perhaps reshaped, of what comes from another product."""
+    found = producers.get(str(node.inputs[0]))
+    while found is not None and found.op in ("reshape", "expand", "cast"):
+        found = producers.get(str(found.inputs[0]))
+    if found is None or found.op not in ("softmax", "safe_softmax"):
+        return False
+    while found is not None and found.op != "matmul":
+        found = producers.get(str(found.inputs[0])) if found.inputs else None
+    return found is not None
 
 
 def _in_halves(turn: Node) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from npu_compiler.ctext import steps_of
 from npu_compiler.dtypes import HALF
 from npu_compiler.target import Target
 from npu_compiler.weights import constant_exprs
@@ -23,6 +24,17 @@ def fuse_norm(ir: IR, target: Target) -> IR:
             matcher.producers[node.outputs[0]] = node
         nodes.append(node)
     return replace(ir, nodes=tuple(nodes))
+
+
+def missed(ir: IR) -> list[str]:
+    """Scales by the root of a mean that are computed apart from what they scale."""
+    means = {node.outputs[0] for node in ir.nodes if node.op == "reduce_mean"}
+    return [
+        f"{node.name}: normalised by several kernels: this is not x * rsqrt(mean(x * x) + eps) over the last "
+        "dimension, or a step of it is a result or read elsewhere"
+        for node in ir.nodes
+        if "rsqrt" in steps_of(node) and means.intersection(filter(None, node.inputs))
+    ]
 
 
 class _Matcher:

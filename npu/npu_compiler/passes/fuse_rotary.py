@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from npu_compiler.ctext import unpack_body
+from npu_compiler.ctext import steps_of
 from npu_compiler.dtypes import HALF
 from npu_compiler.target import Target
 from torch_ir.ir import IR, Node
@@ -20,14 +20,10 @@ def fuse_rotary(ir: IR, target: Target) -> IR:
 
 def missed(ir: IR) -> list[str]:
     """Graphs that compute both sines and cosines for attention, and rotate nothing."""
-    ops = {step for node in ir.nodes for step in _steps(node)}
+    ops = {step for node in ir.nodes for step in steps_of(node)}
     if {"sin", "cos", "attention"} <= ops and not any(_rotates(node) for node in ir.nodes):
         return ["rotary embedding: not found as x * cos + cat(-x2, x1) * sin of two halves x1 and x2 of x"]
     return []
-
-
-def _steps(node: Node) -> list[str]:
-    return [node.op, *(step.op for step in unpack_body(node.attrs.get("body", ())))]
 
 
 def _rotates(node: Node) -> bool:
