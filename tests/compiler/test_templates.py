@@ -130,6 +130,7 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/attention_combine.cl.j2", {"group": 0}),
         ("ops/attention_combine.cl.j2", {"index_type": "short"}),
         ("ops/norm.cl.j2", {"grain": 0}),
+        ("ops/norm.cl.j2", {"index_type": "short"}),
         ("ops/norm.cl.j2", {"rounded": "f16", "lanes": 8}),
         ("ops/rotary.cl.j2", {"width": 7}),
         ("ops/rotary.cl.j2", {"index_type": "short"}),

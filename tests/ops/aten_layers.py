@@ -63,6 +63,12 @@ REDUCTIONS: dict[str, Call] = {
 
 NORMS: dict[str, Call] = {
     "layer_norm": (randomised(nn.LayerNorm(7)), (n(3, 7),)),
+    "layer_norm_of_part": (
+        WithBuffers(
+            lambda x, w: F.layer_norm(x[:, :, 8:24].transpose(1, 2).unflatten(1, (2, 8)).mT, (8,), w), n(8)
+        ),
+        (n(2, 5, 32),),
+    ),
     "layer_norm_2d": (randomised(nn.LayerNorm((5, 7))), (n(3, 5, 7),)),
     "layer_norm_plain": (nn.LayerNorm(7, elementwise_affine=False), (n(3, 7),)),
     "layer_norm_no_bias": (randomised(nn.LayerNorm(7, bias=False)), (n(3, 7),)),

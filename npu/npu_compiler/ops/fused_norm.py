@@ -11,8 +11,10 @@ from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Case, Cost, OpDef, like_first, register
 from npu_compiler.ops.reduce import GROUP_LENGTH
 from npu_compiler.products import LANES
-from npu_compiler.select import BufferUse
-from torch_ir.expr import ceil_div, product
+from npu_compiler.rows import rows_along
+from npu_compiler.select import BufferUse, Param
+from npu_compiler.views import View, reshape
+from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import Node
 
 if TYPE_CHECKING:
@@ -43,39 +45,43 @@ def _reference(
 
 
 def _emit(e: Emitter, node: Node) -> None:
-    x, count = e.dense(e.view(node.inputs[0]), node, "rows"), as_int(node.attrs["count"])
-    weight, bias = (
+    x, count = e.view(node.inputs[0]), as_int(node.attrs["count"])
+    vectors = [
         None if value is None else e.dense(e.view(value), node, f"affine.{place}")
         for place, value in enumerate((*node.inputs[1:], None, None)[:2])
-    )
-    vectors = [view for view in (weight, bias) if view is not None]
+    ]
     for view in (x, *vectors):
-        if view.dtype != "float32":
+        if view is not None and view.dtype != "float32":
             raise Unsupported(f"a fused normalisation with {view.dtype}", "convert to float32 before")
-    y = e.output(node)
-    rows, length = product(x.shape[: len(x.shape) - count]), product(x.shape[len(x.shape) - count :])
-    starts = [x.offset, *(view.offset for view in vectors)]
-    symbols, symbol_args = e.symbol_args([rows, length, *starts])
-    grain = max(1, e.target.grain // max(e.bounds(length)[1], 1))
-    rounded = str(node.attrs.get("rounded", ""))
-    vectors_fit = all(e.divides(LANES, dim) for dim in (length, *starts))
+    lead, length = x.shape[: len(x.shape) - count], product(x.shape[len(x.shape) - count :])
     group = e.target.group > 1 and e.bounds(length)[1] >= GROUP_LENGTH
-    lanes = LANES if vectors_fit and rounded != "float16" else 1
-    params = {
-        "symbols": symbols,
+    x = _in_rows(e, node, x, (*lead, length), dense=group)
+    out = e.output(node)
+    y = reshape(out, x.shape)
+    assert y is not None
+    starts = [view.offset for view in vectors if view is not None]
+    rounded = str(node.attrs.get("rounded", ""))
+    sizes = (length, *starts, *x.strides[:-1], x.offset, *y.strides[:-1], y.offset)
+    lanes = LANES if all(e.divides(LANES, dim) for dim in sizes) and rounded != "float16" else 1
+    params: dict[str, Param] = {
         "length": size_text(length),
-        **(
-            {"group": e.target.group, "y_type": SHORT[y.dtype]}
-            if group
-            else {"rows": size_text(rows), "grain": grain, "lanes": lanes}
-        ),
         "rounded": SHORT[rounded] if rounded else None,
-        "x_base": size_text(x.offset),
         "centred": bool(node.attrs["centred"]),
-        "weight": None if weight is None else size_text(weight.offset),
-        "bias": None if bias is None else size_text(bias.offset),
+        "weight": None if vectors[0] is None else size_text(vectors[0].offset),
+        "bias": None if vectors[1] is None else size_text(vectors[1].offset),
         "eps": literal(float(as_number(node.attrs["eps"])), "float32"),
     }
+    grain = max(1, e.target.grain // max(e.bounds(length)[1], 1))
+    if group:
+        items = product(lead)
+        symbols, symbol_args = e.symbol_args([items, length, x.offset, *starts])
+        params |= {"symbols": symbols, "x_base": size_text(x.offset)}
+        params |= {"group": e.target.group, "y_type": SHORT[y.dtype]}
+    else:
+        rows = rows_along(e, len(lead), [y, x], [length, *starts])
+        items, symbol_args = rows.items, list(rows.symbol_args)
+        params |= {**rows.params, "grain": grain, "lanes": lanes}
+        params |= {"y_base": rows.bases[0], "x_base": rows.bases[1]}
     e.call(
         "layer_norm" if node.attrs["centred"] else "rms_norm",
         "group" if group else "rows",
@@ -83,14 +89,24 @@ def _emit(e: Emitter, node: Node) -> None:
         params,
         node=node,
         args=[
-            *(BufferUse(view.buffer, "r") for view in (x, *vectors)),
-            BufferUse(y.buffer, "w"),
+            *(BufferUse(view.buffer, "r") for view in (x, *vectors) if view is not None),
+            BufferUse(out.buffer, "w"),
             *symbol_args,
         ],
-        global_size=(rows * e.target.group,) if group else (ceil_div(rows, grain),),
+        global_size=(items * e.target.group,) if group else (ceil_div(items, grain),),
         local_size=(e.target.group,) if group else (1,) if e.target.group == 1 else None,
         cost=Cost(8 * x.spec.numel, x.spec.nbytes, y.spec.nbytes),
     )
+
+
+def _in_rows(e: Emitter, node: Node, x: View, shape: tuple[Dim, ...], *, dense: bool) -> View:
+    """The view in this shape, whose last dimension is what is normalised together, or a copy that has it
+    without gaps."""
+    found = None if dense else reshape(x, shape)
+    if found is None or (found.strides[-1] != 1 and found.shape[-1] != 1):
+        found = reshape(e.dense(x, node, "rows"), shape)
+    assert found is not None
+    return found
 
 
 register(
@@ -114,6 +130,7 @@ register(
                     (((5, 29), None, (29,)), 1),
                 )
             ),
+            Case(((2, 8, 3, 7), (7,)), {"count": 1, "eps": 1e-5, "centred": True}, layouts=("nhwc8",)),
             *(
                 Case(shapes, {"count": 1, "eps": 1e-5, "centred": centred, "rounded": dtype})
                 for dtype, centred in (("bfloat16", False), ("float16", True))
