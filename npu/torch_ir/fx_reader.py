@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, maximum, minimum
@@ -33,11 +33,16 @@ def read_graph(
     ``names`` gives the value name of each placeholder, ``symbols`` the size of each of PyTorch's symbols, and
     ``locate`` the source line of a graph node. Raises ``IRError`` and ``NotSimpleError``.
     """
-    reader = _Reader(names, symbols, locate)
+    changing = any(
+        _changes(node)
+        for module in program.graph_module.modules()
+        for node in (module.graph.nodes if hasattr(module, "graph") else ())
+    )
+    reader = _Reader(names, symbols, locate, changing)
     outputs = reader.graph(program.graph_module, None)
     for value in outputs:
         if value is not None and not isinstance(value, str):
-            shown = f"a number ({value.reason})" if isinstance(value, _Unknown) else f"{value!r}"
+            shown = f"a number ({value.reason})" if isinstance(value, _Unknown) else f"{value}"
             raise IRError(
                 f"the module returns {shown}, which is no tensor: return tensors only, "
                 "and sizes and numbers in another way"
@@ -95,17 +100,31 @@ def _fold(args: Sequence[Dim], apply: Callable[[Dim, Dim], Dim]) -> Dim:
     return total
 
 
+class _Text(NamedTuple):
+    """A text that a module returns, which is not the name of a value."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return repr(self.text)
+
+
 @dataclass(frozen=True)
 class _Unknown:
-    """A number that depends on the values of tensors. Harmless where only checks read it; any other use
-    raises ``reason``."""
+    """A number that depends on the values of tensors. Harmless where only checks read it; where it is all
+    that ``tensor`` holds, that tensor can stand for it; any other use raises ``reason``."""
 
     reason: str
+    tensor: str | None = None
 
 
 class _Reader:
     def __init__(
-        self, names: Mapping[str, str], symbols: Mapping[str, Dim], locate: Callable[[Any], str]
+        self,
+        names: Mapping[str, str],
+        symbols: Mapping[str, Dim],
+        locate: Callable[[Any], str],
+        changing: bool,
     ) -> None:
         self.nodes: list[Node] = []
         self.specs: dict[str, TensorSpec] = {}
@@ -113,6 +132,8 @@ class _Reader:
         self._used = set(names.values())
         self._symbols = symbols
         self._locate = locate
+        self._changing = changing
+        """Whether any operation works in place."""
 
     def graph(self, module: Any, arguments: Sequence[Any] | None) -> list[Any]:
         """Reads one graph; a region's placeholders stand for ``arguments``. Returns its outputs."""
@@ -127,10 +148,8 @@ class _Reader:
                 values[node] = self._call(node, values)
             elif node.op == "output":
                 found = node.args[0]
-                return [
-                    _look_up(item, values)
-                    for item in (found if isinstance(found, (tuple, list)) else [found])
-                ]
+                returned = found if isinstance(found, (tuple, list)) else [found]
+                return [_Text(item) if isinstance(item, str) else _look_up(item, values) for item in returned]
         raise IRError("the exported graph has no output")
 
     def _placeholder(self, node: Any) -> Any:
@@ -138,6 +157,12 @@ class _Reader:
         if not _is_tensor(value):
             return self._scalar(value, node.name)
         name = self._names[node.name]
+        layout = str(value.layout)
+        if layout != "torch.strided":
+            raise IRError(
+                f"{name} is a tensor of layout {layout.removeprefix('torch.')}, and graphs hold dense ones; "
+                "pass x.to_dense()"
+            )
         self.specs[name] = spec_of(value, self._symbols, name)
         return name
 
@@ -164,6 +189,8 @@ class _Reader:
             value = node.meta.get("val")
             if not _is_tensor(value) and not region:
                 return self._scalar(value, node.name)
+            if region.startswith("auto_functionalized"):
+                region = f"{node.args[0]}, which changes its arguments and"
             raise IRError(
                 f"{node.name} at {self._locate(node) or 'an unknown line'} calls "
                 f"{region or getattr(target, '__name__', target)}, which has no place in a graph; "
@@ -177,8 +204,38 @@ class _Reader:
                 "lists, which a graph cannot name; write it with other operations"
             )
         if not tensors:
+            if _changes(node):
+                raise NotSimpleError(f"{node.name} ({target}) changes its arguments")
+            if base_name(str(target)) in ("item", "_local_scalar_dense"):
+                return self._item(node, values[node.args[0]])
             return None if value is None else self._scalar(value, node.name)
         return self._operation(node, value, tensors, values)
+
+    def _item(self, node: Any, tensor: str) -> _Unknown:
+        """The number that a tensor of one element holds: it may stand for it unless that changes later."""
+        reason = (
+            f"{node.name} at {self._locate(node) or 'an unknown line'} is a Python number that depends on "
+            "the values of a tensor (from item(), tolist() or the like)"
+        )
+        if self.specs[tensor].rank:
+            self.nodes.append(self._scalar_of(tensor, node))
+            tensor = self.nodes[-1].name
+        return _Unknown(f"{reason}; keep it a tensor: write x.sum() and not x.sum().item()", tensor)
+
+    def _scalar_of(self, tensor: str, node: Any) -> Node:
+        """A tensor of one element without its dimensions."""
+        name, spec = self._fresh(node.name), TensorSpec((), self.specs[tensor].dtype)
+        self.specs[name] = spec
+        loc = self._locate(node)
+        return Node(name, "aten.reshape.default", (tensor,), (name,), (spec,), {"shape": ()}, loc)
+
+    def _tensor(self, number: _Unknown, place: str) -> str:
+        """The tensor that stands for a number."""
+        if number.tensor is None:
+            raise IRError(f"{place}: {number.reason}")
+        if self._changing:
+            raise NotSimpleError(f"{place}: {number.reason}")
+        return number.tensor
 
     def _region(self, node: Any, region: str, values: Mapping[Any, Any]) -> list[Any]:
         at = _REGIONS[region]
@@ -188,7 +245,7 @@ class _Reader:
 
     def _operation(self, node: Any, value: Any, tensors: list[Any], values: Mapping[Any, Any]) -> Any:
         op = str(node.target)
-        if node.target._schema.is_mutable and not is_in_place(op) and base_name(op) not in IDENTITIES:
+        if _changes(node) and not is_in_place(op):
             raise NotSimpleError(f"{node.name} ({node.target}) changes its arguments")
         name = self._fresh(node.name)
         outputs = (
@@ -210,13 +267,17 @@ class _Reader:
                     inputs.extend(found)
             elif kind in ("Tensor", "Optional[Tensor]") and (found is None or _is_value(given, found)):
                 inputs.append(found)
+            elif kind == "Tensor" and isinstance(found, _Unknown):
+                inputs.append(self._tensor(found, f"{name} ({node.target}): {argument.name}"))
+            elif op == "aten.select.int" and argument.name == "index" and isinstance(found, _Unknown):
+                rank, dim = len(self.specs[str(inputs[0])].shape), int(str(attrs.pop("dim")))
+                inputs += [None] * (dim % rank) + [self._tensor(found, f"{name} ({node.target}): index")]
+                op, attrs["_tensor_list_sizes"] = "aten.index.Tensor", (dim % rank + 1,)
             elif found is not None and argument.name != "pin_memory":
                 attrs[argument.name] = _attr(found, f"{name} ({node.target}): {argument.name}", self._symbols)
         if sizes:
             attrs["_tensor_list_sizes"] = tuple(sizes)
-        self.nodes.append(
-            Node(name, str(node.target), tuple(inputs), outputs, outs, attrs, self._locate(node))
-        )
+        self.nodes.append(Node(name, op, tuple(inputs), outputs, outs, attrs, self._locate(node)))
         self.specs.update(zip(outputs, outs, strict=True))
         return name if _is_tensor(value) else list(outputs)
 
@@ -231,6 +292,12 @@ class _Reader:
 
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "untyped_storage")
+
+
+def _changes(node: Any) -> bool:
+    """Whether an operation changes one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable and base_name(str(node.target)) not in IDENTITIES
 
 
 def _is_value(given: Any, found: Any) -> bool:

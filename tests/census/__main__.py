@@ -21,6 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "npu")]
+FORMS = ("function", "method", "inplace", "module")
 OUTCOMES = ("ok", "refused", "export", "wrong", "crash", "skipped")
 
 
@@ -87,19 +88,23 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.census", description=__doc__)
     parser.add_argument("--ops", default="", help="only operators whose name matches this regular expression")
     parser.add_argument("--dtypes", default="float32", help="of the samples, separated by commas")
+    parser.add_argument(
+        "--forms", default="function", help=f"of calls, separated by commas, of {list(FORMS)}"
+    )
     parser.add_argument("--samples", type=int, default=6, help="calls per operator and dtype")
     parser.add_argument("--jobs", type=int, default=2, help="child processes")
     parser.add_argument("--seconds", type=float, default=180, help="that an operator may take")
     parser.add_argument("--json", type=Path, help="where to write all verdicts")
     options = parser.parse_args()
     import torch
-    from sampling import database, title
+    from sampling import database, takes, title
 
     tasks: queue.Queue[dict[str, Any]] = queue.Queue()
-    for name in options.dtypes.split(","):
-        for info in database():
-            if re.search(options.ops, title(info)) and getattr(torch, name) in info.supported_dtypes("cpu"):
-                tasks.put({"op": title(info), "dtype": name, "samples": options.samples})
+    for form in options.forms.split(","):
+        for name in options.dtypes.split(","):
+            for info in database(form):
+                if re.search(options.ops, title(info)) and takes(info, getattr(torch, name)):
+                    tasks.put({"op": title(info), "form": form, "dtype": name, "samples": options.samples})
     total, verdicts = tasks.qsize(), []
     lock = threading.Lock()
 
@@ -132,24 +137,26 @@ def main() -> int:
 
 
 def told(verdict: dict[str, Any]) -> str:
-    return f"{verdict['outcome']}: {verdict['dtype']} {verdict['call'][:300]}: {verdict['detail']}"
+    kind = f"{verdict['dtype']} {verdict['form']}"
+    return f"{verdict['outcome']}: {kind} {verdict['call'][:300]}: {verdict['detail']}"
 
 
 def summary(verdicts: list[dict[str, Any]]) -> str:
-    """Counts by dtype and outcome (calls, and operators in brackets), then the reasons of refusals."""
+    """Counts by dtype, form and outcome (calls, and operators in brackets), then the reasons of refusals."""
     calls: dict[str, Counter[str]] = defaultdict(Counter)
     operators: dict[tuple[str, str], set[str]] = defaultdict(set)
     reasons: dict[str, set[str]] = defaultdict(set)
     for verdict in verdicts:
-        calls[verdict["dtype"]][verdict["outcome"]] += 1
-        operators[verdict["dtype"], verdict["outcome"]].add(verdict["op"])
+        kind = f"{verdict['dtype']} {verdict['form']}"
+        calls[kind][verdict["outcome"]] += 1
+        operators[kind, verdict["outcome"]].add(verdict["op"])
         if verdict["outcome"] in ("refused", "export"):
             reason = re.sub(r"\d+", "#", verdict["detail"].split("; ")[0])
             reasons[f"{verdict['outcome']}: {reason[:160]}"].add(verdict["op"])
-    lines = [f"{'dtype':10}" + "".join(f"{outcome:>16}" for outcome in OUTCOMES)]
-    for dtype, counts in calls.items():
-        cells = (f"{counts[outcome]} ({len(operators[dtype, outcome])})" for outcome in OUTCOMES)
-        lines.append(f"{dtype:10}" + "".join(f"{cell:>16}" for cell in cells))
+    lines = [f"{'dtype, form':20}" + "".join(f"{outcome:>16}" for outcome in OUTCOMES)]
+    for kind, counts in calls.items():
+        cells = (f"{counts[outcome]} ({len(operators[kind, outcome])})" for outcome in OUTCOMES)
+        lines.append(f"{kind:20}" + "".join(f"{cell:>16}" for cell in cells))
     lines += ["", "reasons, by operators:"]
     for reason, names in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
         lines.append(f"{len(names):4}  {reason}   [{', '.join(sorted(names)[:4])}]")

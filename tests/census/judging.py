@@ -3,6 +3,7 @@ PyTorch."""
 
 from __future__ import annotations
 
+import copy
 import re
 import traceback
 import warnings
@@ -44,9 +45,12 @@ class _Subject:
     ir: IR | None = None
 
 
-def judge(info: Any, dtype: torch.dtype, count: int, device: Device, together: bool) -> Iterator[Verdict]:
-    """The verdicts on ``count`` calls. ``together``: as one program, which is faster than one each."""
-    subjects = [_prepared(call) for call in calls(info, dtype, count)]
+def judge(
+    info: Any, dtype: torch.dtype, count: int, form: str, device: Device, together: bool
+) -> Iterator[Verdict]:
+    """The verdicts on ``count`` calls in one of ``FORMS``. ``together``: as one program, which is faster than
+    one each."""
+    subjects = [_prepared(call) for call in calls(info, dtype, count, form)]
     ready = [subject for subject in subjects if subject.ir is not None]
     for group in [ready] if together else [[subject] for subject in ready]:
         if group:
@@ -112,8 +116,13 @@ def _run(group: list[_Subject], device: Device, undefined: Sequence[int]) -> Non
     for key, subject in zip(irs, group, strict=True):
         for name, tensor in zip(irs[key].inputs, subject.call.inputs, strict=True):
             inputs[f"{key}.{name}"] = _array(tensor)
+    weights = {
+        f"{key}.{name}": _array(tensor)
+        for key, subject in zip(irs, group, strict=True)
+        for name, tensor in subject.call.module.state_dict().items()
+    }
     try:
-        ran = graphs.run(compile_ir(graphs.merge(irs)), device, inputs)
+        ran = graphs.run(compile_ir(graphs.merge(irs)), device, inputs, weights)
     except Exception as error:
         for subject in group:
             subject.verdict = Verdict(subject.call.text, "crash", f"run: {_trace(error)}")
@@ -198,7 +207,7 @@ def _in_double(call: Call) -> list[torch.Tensor]:
         for tensor in call.inputs
     )
     with torch.no_grad():
-        results = call.module(*inputs)
+        results = copy.deepcopy(call.module).double()(*inputs)
     return [
         torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor for tensor in results
     ]

@@ -23,6 +23,8 @@ UNDEFINED = frozenset(
 
 #: The kinds of operators (by the name of their description's class) that are tried on extreme values too.
 _ELEMENTWISE = ("UnaryUfuncInfo", "BinaryUfuncInfo", "ReductionOpInfo")
+#: How an operator is called -> where its description keeps that callable.
+FORMS = {"function": "op", "method": "method_variant", "inplace": "inplace_variant", "module": "module_cls"}
 _FLOATS = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 100.0, -100.0)
 #: Operators that may name any of several equal elements: the places of whole numbers are not compared.
 TIES = frozenset({"argsort", "kthvalue", "median", "mode", "nanmedian", "sort", "topk"})
@@ -63,22 +65,38 @@ class _Input:
     """Stands for a tensor among a call's arguments."""
 
 
-def database() -> Sequence[Any]:
-    """PyTorch's list of operators with sample inputs."""
-    module = import_module("torch.testing._internal.common_methods_invocations")
-    return module.op_db  # type: ignore[no-any-return]
+def database(form: str) -> Sequence[Any]:
+    """PyTorch's list of operators that can be called in this form (of ``FORMS``), with sample inputs; for
+    ``module`` that of ``torch.nn``'s modules."""
+    if form == "module":
+        return import_module("torch.testing._internal.common_modules").module_db  # type: ignore[no-any-return]
+    infos = import_module("torch.testing._internal.common_methods_invocations").op_db
+    return [info for info in infos if getattr(info, FORMS[form]) is not None]
 
 
 def title(info: Any) -> str:
-    """An operator's name, with that of its variant where it has one."""
-    return info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
+    """An operator's name, with that of its variant where it has one; a module's name."""
+    variant = getattr(info, "variant_test_name", "")
+    return info.name + (f".{variant}" if variant else "")
 
 
-def calls(info: Any, dtype: torch.dtype, count: int) -> Iterator[Call]:
+def takes(info: Any, dtype: torch.dtype) -> bool:
+    """Whether there are samples of this dtype."""
+    if hasattr(info, "module_cls"):
+        return dtype in info.dtypes
+    return dtype in info.supported_dtypes("cpu")
+
+
+def calls(info: Any, dtype: torch.dtype, count: int, form: str) -> Iterator[Call]:
     """``count`` calls of an operator (fewer if there are fewer) that differ as much as they can: in ranks,
     empty and strided tensors, and in their arguments. The same ones every time."""
     torch.manual_seed(zlib.crc32(f"{title(info)} {dtype}".encode()))
+    if form == "module":
+        yield from _module_calls(info, dtype, count)
+        return
     samples = list(islice(info.sample_inputs("cpu", dtype, requires_grad=False), _MOST))
+    if form == "inplace":
+        samples = [s for s in samples if isinstance(s.input, torch.Tensor) and not s.broadcasts_input]
     chosen = [(sample, False) for sample in _chosen(samples, count)]
     if type(info).__name__ in _ELEMENTWISE:
         chosen += [(sample, True) for sample, _ in chosen if _has_room(sample.input)][:2]
@@ -91,7 +109,22 @@ def calls(info: Any, dtype: torch.dtype, count: int) -> Iterator[Call]:
         held = [_Input() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         text = ", ".join([*(_text(arg) for arg in arguments[0]), *_named(sample.kwargs)])
         text = f"{title(info)}({text})" + " of extremes" * extreme
-        yield Call(Calling(info.op, held, structure).eval(), tensors, text, extreme)
+        yield Call(Calling(getattr(info, FORMS[form]), held, structure).eval(), tensors, text, extreme)
+
+
+def _module_calls(info: Any, dtype: torch.dtype, count: int) -> Iterator[Call]:
+    """The first ``count`` calls of a module in inference, each with weights of its own."""
+    samples = info.module_inputs_func(info, device="cpu", dtype=dtype, requires_grad=False, training=False)
+    for sample in islice(samples, count):
+        given, built = sample.forward_input, sample.constructor_input
+        module = info.module_cls(*built.args, **built.kwargs).to(dtype).eval()
+        leaves, structure = torch.utils._pytree.tree_flatten((given.args, given.kwargs))
+        tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        held = [_Input() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        arguments = (", ".join([*map(_text, part.args), *_named(part.kwargs)]) for part in (built, given))
+        yield Call(
+            Calling(module, held, structure), tensors, title(info) + "".join(f"({a})" for a in arguments)
+        )
 
 
 def _has_room(value: Any) -> bool:

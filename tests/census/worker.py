@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "npu")]
 def main() -> None:
     import torch
     from judging import judge
-    from sampling import database, title
+    from sampling import FORMS, database, title
 
     from npu_runtime.device import Device
 
@@ -21,12 +21,12 @@ def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr
     device = Device()
-    infos = {title(info): info for info in database()}
+    infos = {(form, title(info)): info for form in FORMS for info in database(form)}
     for line in sys.stdin:
         task = json.loads(line)
-        info, dtype = infos[task["op"]], getattr(torch, task["dtype"])
+        info, dtype = infos[task["form"], task["op"]], getattr(torch, task["dtype"])
         try:
-            for verdict in judge(info, dtype, task["samples"], device, task["together"]):
+            for verdict in judge(info, dtype, task["samples"], task["form"], device, task["together"]):
                 print(json.dumps({**task, **vars(verdict)}), file=answers, flush=True)
         except Exception as error:  # the samples themselves cannot be made
             text = f"{type(error).__name__}: {error}"[:300]

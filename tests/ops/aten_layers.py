@@ -340,5 +340,11 @@ OUTPUTS: dict[str, Call] = {
     "dead_code": (lambda x: (x.exp(), x + 1)[1], (n(3, 5),)),
     "empty_tensor": (lambda x: x[:0] * 2, (n(3, 5),)),
     "sum_of_empty": (lambda x: x[:0].sum(0), (n(3, 5),)),
+    "linear_of_empty": (WithBuffers(lambda x, w: (F.linear(x[3:], w), x), n(4, 5)), (n(3, 5),)),
+    "linear_of_no_columns": (lambda x, w, b: F.linear(x[:, 5:], w[:, 5:], b), (n(3, 5), n(4, 5), n(4))),
+    "conv_of_empty": (WithBuffers(lambda x, w: (F.conv2d(x[2:], w), x), n(4, 3, 3, 3)), (n(2, 3, 5, 5),)),
+    "logsumexp_of_empty": (lambda x: x[:, 5:].logsumexp(1), (n(3, 5),)),
+    "number_of_a_tensor": (lambda x: x * x.sum().item() + x[0, :1].item(), (n(3, 5),)),
+    "element_at_a_tensor": (lambda x, k: (x[:, k], x[k - 1]), (n(3, 5), torch.tensor(-2))),
     "double": (lambda x: (x.exp() @ x.t()).softmax(1), (n(3, 5).double(),)),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,22 @@ def in_place_view_of_input(x: torch.Tensor) -> torch.Tensor:
     return x * 2
 
 
+@torch.library.custom_op("npubin_tests::raise_", mutates_args={"x"})
+def raise_(x: torch.Tensor) -> None:
+    x.add_(1)
+
+
+@raise_.register_fake
+def _(x: torch.Tensor) -> None:
+    return None
+
+
+def custom_in_place(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    raise_(y)
+    return y
+
+
 class Assigns(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -270,6 +287,9 @@ class InPlaceParameter(nn.Module):
         (nn.Dropout(), {}, r"training mode; call model.eval\(\)"),
         (Call(in_place_input), {}, r"changes its input x in place; work on a copy"),
         (Call(in_place_view_of_input), {}, r"changes .*x"),
+        (Call(custom_in_place), {}, "calls npubin_tests.raise_.default, which changes its arguments"),
+        (Call(lambda x: (x, "a text")), {}, "returns 'a text', which is no tensor"),
+        (Call(lambda x: x), {"example": values(3).to_sparse()}, "x is a tensor of layout sparse_coo"),
         (InPlaceParameter(), {}, "changes its parameter weight"),
         (Assigns(), {}, r"assigns self\.total, .* register_buffer.* call the module once before"),
         (Call(lambda x: x.nonzero()), {}, "depends on the values of a tensor"),
@@ -314,11 +334,40 @@ def _checks(x: torch.Tensor) -> torch.Tensor:
     return x + 1
 
 
-def test_values_of_tensors_may_be_checked_and_nothing_else() -> None:
+def test_values_of_tensors_may_be_checked() -> None:
     assert [node.op for node in extract_ir(Call(_checks), values(4, 3)).nodes] == ["aten.add.Tensor"]
-    for used in (lambda x: x * x.max().item(), lambda x: x * x.int().max().item(), lambda x: x.max().item()):
-        with pytest.raises(IRError, match=r"item .*values of a tensor|item: a size .*values of a tensor"):
-            extract_ir(Call(used), values(4, 3))
+
+
+def _item_of_what_changes(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    number = y[0, 0].item()
+    y += 1
+    return y * number
+
+
+@pytest.mark.parametrize(
+    ("function", "refusal"),
+    [
+        (lambda x: x * x.max().item(), ""),
+        (lambda x: x * x.int().max().item(), ""),
+        (lambda x: x - x[:1, 0].item(), ""),
+        (lambda x: x[x.argmax() // 3 - 4], ""),
+        (_item_of_what_changes, ""),
+        (lambda x: x.max().item() - x, "keep it a tensor"),
+        (lambda x: x.max().item(), "keep it a tensor"),
+    ],
+)
+def test_the_number_in_a_tensor_is_that_tensor_or_refused(
+    function: Callable[[torch.Tensor], torch.Tensor], refusal: str
+) -> None:
+    x = values(4, 3).abs()
+    if refusal:
+        with pytest.raises(IRError, match=refusal):
+            extract_ir(Call(function), x)
+        return
+    other = {"x": x.flip(0) * 0.5}
+    (found,) = eager.run(extract_ir(Call(function), x), other, {}).outputs.values()
+    torch.testing.assert_close(found, function(other["x"]))
 
 
 def test_eager_refusals() -> None:

@@ -76,8 +76,11 @@ def _scaled(
 )
 def lower_add(b: Builder, node: Node) -> str:
     x, y, attrs = operands(b, node, node.out.dtype)
-    y, attrs = _scaled(b, y, attrs, as_number(node.attrs.get("alpha", 1))) if x is not None else (y, attrs)
     name = node.op.split(".")[1].rstrip("_")
+    alpha = as_number(node.attrs.get("alpha", 1))
+    if alpha != 1 and x is not None and y is not None and is_float(node.out.dtype):
+        return b.emit("fma", y, None, x, scalar=float(alpha if name == "add" else -alpha))
+    y, attrs = _scaled(b, y, attrs, alpha) if x is not None else (y, attrs)
     return b.emit("logical_or" if (name, node.out.dtype) == ("add", "bool") else name, x, y, **attrs)
 
 
@@ -85,6 +88,9 @@ def lower_add(b: Builder, node: Node) -> str:
 def lower_rsub(b: Builder, node: Node) -> str:
     x, y, attrs = operands(b, node, node.out.dtype)
     alpha = as_number(node.attrs.get("alpha", 1))
+    if alpha != 1 and is_float(node.out.dtype):
+        y = y or b.emit("full", shape=(), value=attrs["scalar"], dtype=f"torch.{node.out.dtype}")
+        return b.emit("fma", x, None, y, scalar=-float(alpha))
     return b.emit("sub", y, x if alpha == 1 else b.emit("mul", x, None, scalar=alpha), **attrs)
 
 

@@ -59,7 +59,7 @@ def row(
     values: str | tuple[str, ...] = "normal",
     attrs: Attrs | None = None,
     predicate: bool = False,
-    weight: str | None = None,
+    weight: str | Callable[[Sequence[WeightExpr]], WeightExpr] | None = None,
     int_expr: str | None = None,
     rtol: float = 1e-5,
 ) -> None:
@@ -72,14 +72,14 @@ def row(
     if arity == 2:
         shapes += [((4, 1, 3), (5, 1)), ((2, 3, 29), None), (None, (13,))]
     if arity == 3:
-        shapes += [((4, 1, 3), (5, 1), (3,))]
+        shapes += [((4, 1, 3), (5, 1), (3,)), ((3, 7), None, (7,))]
     given = dict(attrs or {})
     cases = tuple(
         Case(shape, {**given, **({"scalar": 2} if None in shape else {})}, dtypes, values) for shape in shapes
     )
 
     def weight_expr(node: Node, exprs: Sequence[WeightExpr]) -> WeightExpr:
-        return [weight, *exprs]
+        return weight(exprs) if callable(weight) else [weight, *exprs]
 
     register(
         OpDef(
@@ -230,6 +230,13 @@ for _name, _symbol in (("add", "+"), ("sub", "-"), ("mul", "*")):
         dtypes=ARITHMETIC,
         weight=_name,
     )
+row(  # rounded once, as where PyTorch adds a multiple: 2 * 3e38 - 3e38 is a number
+    "fma",
+    "fma({x}, {y}, {z})",
+    arity=3,
+    reference=lambda torch, x, y, z: (x.double() * y.double() + z.double()).to(x.dtype),
+    weight=lambda exprs: ["add", ["mul", exprs[0], exprs[1]], exprs[2]],
+)
 row("div", "({x} / {y})", arity=2, reference="div", values="positive", weight="div")
 row(
     "pow",

@@ -8,6 +8,7 @@ from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_number, wrap_dim, wrap_dims
 from npu_compiler.ops import lowers
 from npu_compiler.ops.arithmetic import choose
+from npu_compiler.ops.creation import full
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.shapes import broadcast
@@ -92,6 +93,8 @@ def lower_logsumexp(b: Builder, node: Node) -> str:
     if not b.shape(x):
         return x
     dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
+    if any(b.shape(x)[dim] == 0 for dim in dims):
+        return full(b, node.out.shape, -math.inf, node.out.dtype)
     top = b.emit("reduce_amax", x, dims=dims)
     infinite = b.emit("eq", b.emit("abs", top), None, scalar=math.inf)
     top = choose(b, infinite, 0.0, top, node.out.dtype)

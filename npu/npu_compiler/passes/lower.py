@@ -9,6 +9,7 @@ from npu_compiler.dtypes import HALF, SHORT, attr_dtype, is_float
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusal
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
+from npu_compiler.ops.creation import full
 from npu_compiler.reasons import unknown, unknown_dtype
 from npu_compiler.schemas import problem
 from npu_compiler.target import Target
@@ -118,6 +119,9 @@ def _lowered(
     goes on from it, so that nothing is rounded that is not stored.
     """
     lowering = _lowering(node, specs, lowerings)
+    if node.outs and all(0 in spec.shape for spec in node.outs):  # there is nothing to compute
+        builder = Builder(node, specs, taken, symbols)
+        return builder, [full(builder, spec.shape, 0, spec.dtype) for spec in node.outs]
     halves = [value for value in node.inputs if value is not None and specs[value].dtype in HALF]
     narrow = any(spec.dtype in HALF for spec in node.outs)
     if not halves and not narrow:
