@@ -226,7 +226,8 @@ def _lifetimes(ir: IR, emitted: Emitted) -> dict[str, memory.Lifetime]:
 def _render(calls: tuple[KernelCall, ...]) -> tuple[dict[str, str], tuple[Kernel, ...]]:
     entries = {call.entry: call for call in calls}
     texts = {entry: render(call.template, {"entry": entry, **call.params}) for entry, call in entries.items()}
-    used = {"fp64": "double", "power": "npu_power"}
+    used = {"fp64": "double", "power": "npu_power", "gcd": "npu_gcd"}
+    used |= {f"special_{real}": f"npu_{real}_" for real in ("float", "double")}
     wanted = {name: any(word in text for text in texts.values()) for name, word in used.items()}
     sources = {"kernels/_prelude.cl": render(PRELUDE, wanted)}
     kernels = []

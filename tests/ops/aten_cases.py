@@ -14,6 +14,7 @@ from aten_layers import IMAGES, NORMS, OUTPUTS, PRODUCTS, REDUCTIONS
 from aten_positions import READING, REFUSED, SORTING, WRITING
 from aten_recurrent import RECURRENT
 from aten_sampling import RESIZING, SEARCHING
+from aten_special import SPECIAL
 from aten_windows import CONVOLUTIONS, POOLING
 from call_values import Call, i, n, p, randomised, special
 from torch import nn
@@ -308,6 +309,7 @@ CALLS: dict[str, Call] = {
         ("convolutions", CONVOLUTIONS),
         ("resizing", RESIZING),
         ("searching", SEARCHING),
+        ("special", SPECIAL),
         ("refused", REFUSED),
         ("sorting", SORTING),
         ("reading", READING),

@@ -9,6 +9,7 @@ from typing import Any
 from npu_compiler import views
 from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_ints, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, like_first, lowers, register
+from npu_compiler.ops.creation import positions
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import clamp_index, from_front, permute, reshape, slice_dim, tensor_input
 from npu_compiler.views import View
@@ -268,3 +269,24 @@ def lower_select_scatter(b: Builder, node: Node) -> str:
     index = from_front(b, as_dim(node.attrs["index"]), b.shape(x)[dim])
     row = reshape(b, source, (*b.shape(x)[:dim], 1, *b.shape(x)[dim + 1 :]))
     return b.emit("insert", x, row, dim=dim, start=index, step=1)
+
+
+@lowers("aten.diagonal_scatter.default")
+def lower_diagonal_scatter(b: Builder, node: Node) -> str:
+    """The source, one element per row, where a row's position is a column's."""
+    x, source = tensor_input(node), cast(b, tensor_input(node, 1), node.out.dtype)
+    rank, shift = len(b.shape(x)), as_int(node.attrs.get("offset", 0))
+    sides = [wrap_dim(node.attrs.get(f"dim{i + 1}", i), rank) for i in range(2)]
+    order = (*(dim for dim in range(rank) if dim not in sides), *sides)
+    rows, columns = (as_int(b.shape(x)[dim]) for dim in sides)
+    before, length = max(-shift, 0), b.shape(source)[-1]
+    if length == 0:
+        return x
+    after = rows - before - as_int(length)
+    if before or after:
+        source = b.emit("pad", source, pads=(*(0 for _ in order[2:] for _ in "ab"), before, after), value=0)
+    source = reshape(b, source, (*b.shape(source), 1))
+    places = [positions(b, (rows, columns), dim) for dim in range(2)]
+    row = places[0] if shift == 0 else b.emit("add", places[0], None, scalar=shift)
+    mixed = b.emit("where", b.emit("eq", row, places[1]), source, permute(b, x, order))
+    return permute(b, mixed, tuple(order.index(dim) for dim in range(rank)))

@@ -129,6 +129,12 @@ def lower_matmul(b: Builder, node: Node) -> str:
     return reshape(b, product_of(b, x, y), node.out.shape)
 
 
+@lowers("aten._int_mm.default")
+def lower_int_mm(b: Builder, node: Node) -> str:
+    """Of int8 by int8 in int32."""
+    return b.emit("matmul", *(cast(b, tensor_input(node, index), node.out.dtype) for index in range(2)))
+
+
 def product_of(b: Builder, x: str, y: str) -> str:
     """``x @ y``; where ``y`` is a plain matrix this is a linear layer, whose kernel packs constant
     weights."""

@@ -34,6 +34,7 @@ def fuse_epilogue(ir: IR, target: Target) -> IR:
         if (
             op.expr is not None
             and node.op not in NOT_ON_VECTORS
+            and "npu_" not in op.expr  # functions of templates/lib take scalars
             and node.out.dtype == "float32"
             and node.outputs[0] not in constants
         ):
