@@ -147,8 +147,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **dict.fromkeys(
             (
                 *(f"fft_{way}fft{many}" for way in ("", "i", "r", "ir") for many in ("", "2", "n")),
-                "fft_hfft",
-                "fft_ihfft",
+                *(f"fft_{way}hfft{many}" for way in ("", "i") for many in ("", "2", "n")),
             ),
             _named,
         ),

@@ -89,6 +89,10 @@ COMPLEX: dict[str, Call] = {
         lambda x: (torch.fft.hfft(x), torch.fft.hfft(x, n=7, norm="ortho"), torch.fft.hfft2(x)),
         (c(3, 5),),
     ),
+    "hfftn_of_real": (
+        lambda x: (torch.fft.hfftn(x, norm="ortho"), torch.fft.hfft2(x, s=(3, 7)), torch.fft.ihfftn(x)),
+        (n(3, 6),),
+    ),
     "ihfft": (lambda x: (torch.fft.ihfft(x), torch.fft.irfft(x)), (n(3, 6),)),
     "fft_whole": (torch.fft.fft, (i(9, 3, 5),)),
     "fft_double": (lambda x: torch.fft.rfft(x), (n(3, 12).double(),)),
