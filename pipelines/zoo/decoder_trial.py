@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,11 @@ from pipelines.zoo.random_weights import small_in_memory
 PROMPT, STEPS, PADDING = 7, 3, 2
 #: The largest difference of a trial's logits, of the largest.
 TOLERANCE = 1e-4
+#: Sizes that ``slim`` makes smaller, how many experts a token takes, and what widths become.
+_INNER = r"\w*intermediate_size\w*|(encoder_|decoder_)?ffn_dim|\w*ffn_hidden_size|n_inner"
+_EXPERTS = r"num_experts|num_local_experts|n_routed_experts|moe_num_experts"
+_CHOSEN = r"num_experts_per_tok\w*|moe_topk|moe_k|top_k_experts|experts_per_token"
+_WIDTH = 64
 #: What a window or chunk of attention is narrowed to; how many words are left.
 _WINDOW, _WORDS = 4, 128
 
@@ -103,7 +109,7 @@ def _reference(model_class: Any, settings: Any) -> tuple[Any, Any, Tensor, Tenso
     """The configuration of a trial, its model as the library runs it, tokens [2, S], and the logits of the
     first row's last ones. A configuration that does not bear being made smaller is tried as it is."""
     failure: Exception | None = None
-    for shrink in (shrunk, _as_it_is):
+    for shrink in (lambda given: slim(shrunk(given), narrow=True), shrunk, _as_it_is):
         try:
             small = shrink(settings)
             small._attn_implementation = "eager"
@@ -122,7 +128,7 @@ def _reference(model_class: Any, settings: Any) -> tuple[Any, Any, Tensor, Tenso
         f"configuration, so that it cannot be tried: {_told(failure)}") from failure
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception | None) -> str:
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text[:300]}"
 
@@ -166,14 +172,24 @@ def _wrong(model: Any, reference: Any, ids: Tensor, whole: Tensor, arrangement: 
 def layers_of(model_class: Any, settings: Any, how: Arrangement) -> tuple[LayerShape | None, ...]:
     """What each layer keeps, as a call without values shows it; None for a layer that keeps nothing. Raises
     ``UnsupportedDecoderError`` for one that keeps something else than keys and values of all tokens."""
-    try:
-        with torch.device("meta"):
-            cache = _used_cache(model_class._from_config(copy.deepcopy(settings)).eval(), how)
-    except UnsupportedDecoderError:
-        raise
-    except Exception:  # its forward asks for values
-        with torch.device("cpu"):
-            cache = _used_cache(small_in_memory(model_class, copy.deepcopy(settings), 7), how)
+    cache: DynamicCache | None = None
+    failure: Exception | None = None
+    for number, shape in enumerate((copy.deepcopy, lambda given: slim(_as_it_is(given)), _as_it_is)):
+        try:
+            if number:  # a forward that asks for values, as experts do
+                with torch.device("cpu"):
+                    cache = _used_cache(small_in_memory(model_class, shape(settings), 7), how)
+            else:
+                with torch.device("meta"):
+                    cache = _used_cache(model_class._from_config(shape(settings)).eval(), how)
+            break
+        except UnsupportedDecoderError:
+            raise
+        except Exception as error:
+            failure = failure or error
+    if cache is None:
+        raise UnsupportedDecoderError(f"{model_class.__name__}: what its layers keep cannot be found out: "
+                                      f"{_told(failure)}") from failure
     found = tuple(_shape_of(model_class.__name__, number, layer) for number, layer in enumerate(cache.layers))
     if not any(found):
         raise UnsupportedDecoderError(f"{model_class.__name__} keeps no keys and values in a cache")
@@ -208,6 +224,34 @@ def _shape_of(name: str, number: int, layer: Any) -> LayerShape | None:
     return LayerShape(keys.shape[1], keys.shape[3], values.shape[3])
 
 
+def slim(settings: Any, narrow: bool = False) -> Any:
+    """``settings`` with few experts and narrow hidden layers, which change nothing of what a layer keeps.
+    ``narrow``: with narrow heads as well where their width follows from the whole's."""
+    for part in _parts(settings):
+        held = dict(vars(part))
+        numbers = {key: value for key, value in held.items() if type(value) is int and value > 0}
+        chosen = max((numbers[key] for key in numbers if re.fullmatch(_CHOSEN, key)), default=1)
+        for key, value in numbers.items():
+            if re.fullmatch(_INNER, key):
+                setattr(part, key, min(value, _WIDTH))
+            elif re.fullmatch(_EXPERTS, key):
+                setattr(part, key, min(value, max(16, 2 * chosen)))
+        if "hidden_size" in numbers and "num_attention_heads" in numbers:
+            heads = numbers["num_attention_heads"]
+            if "head_dim" in held:
+                part.head_dim = held["head_dim"] or part.hidden_size // heads
+                part.hidden_size = min(part.hidden_size, _WIDTH)
+            elif narrow:
+                part.hidden_size = min(part.hidden_size, 8 * heads)
+    return settings
+
+
+def _parts(settings: Any) -> list[Any]:
+    """A configuration, and the one of its decoder where that is another."""
+    text = settings.get_text_config(decoder=True)
+    return [settings] if text is settings else [settings, text]
+
+
 def _as_it_is(settings: Any) -> Any:
     small = copy.deepcopy(settings)
     small.dtype = torch.float32
@@ -221,7 +265,7 @@ def shrunk(settings: Any) -> Any:
     text = small.get_text_config(decoder=True)
     layers = int(text.num_hidden_layers)
     few = min(layers, max(2, _first_of_all(text, layers)))
-    for part in (small,) if text is small else (small, text):
+    for part in _parts(small):
         _shrink(part, layers, few)
     return small
 
