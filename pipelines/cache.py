@@ -41,8 +41,8 @@ INLINE = 1 << 20
 #: Answers that a question keeps; the oldest go.
 MAX_ANSWERS = 16
 
-#: Seconds for which a cache that could not be reached is left alone.
-PATIENCE = 60.0
+#: Seconds for which a cache that could not be reached is left alone: several times what its silence costs.
+PATIENCE = 120.0
 
 
 class _Observed(msgspec.Struct, frozen=True):

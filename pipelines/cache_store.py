@@ -25,7 +25,7 @@ _READ_ONLY = frozenset({"http", "https"})
 _LOCAL = frozenset({"file", "local"})
 
 #: Seconds until a connection is given up, and until a silent one is.
-CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 30
 
 #: A temporary file, or one that nothing refers to yet, younger than this (seconds) may be at work.
 GRACE = 3600.0
@@ -207,5 +207,7 @@ def _when(about: Mapping[str, Any]) -> float:
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."

@@ -257,6 +257,19 @@ def test_a_build_does_without_a_cache_that_does_not_serve(url: str, tmp_path: Pa
     assert toy.build() == []
 
 
+def test_a_server_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cache_store, "READ_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        toy = toy_in(tmp_path / "toy", monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/cache")
+        started = time.monotonic()
+        assert toy.build("weights:toy") == SHARED
+    assert time.monotonic() - started < 10
+    said = capfd.readouterr().out
+    assert said.count(": no answer in time; going on without it") == 1
+    assert said.count("not asked, since it did not serve") >= len(SHARED) - 1
+
+
 def test_a_cache_that_has_come_back_is_asked_again(tmp_path: Path, store: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     toy_in(tmp_path / "first", monkeypatch, store.as_uri()).build()
