@@ -129,7 +129,11 @@ def _cached(
     how = choose(model_class, settings, _tried)
     settings._attn_implementation = how.implementation
     settings.dtype = getattr(torch, dtype)
-    return _with_cache(model_class._from_config(settings).eval(), how, max_cache, batch, all_logits)
+    try:
+        return _with_cache(model_class._from_config(settings).eval(), how, max_cache, batch, all_logits)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise UnsupportedDecoderError(f"{model_class.__name__}: transformers makes no model of this "
+                                      f"configuration: {type(error).__name__}: {error}") from error
 
 
 def _tried(model: Any, how: Arrangement, max_cache: int, batch: int) -> Any:

@@ -10,12 +10,10 @@ import sweep
 FAMILIES = (
     "BertLMHeadModel",  # causal if its configuration says so
     "RobertaForCausalLM",  # counts positions by itself
-    "BloomForCausalLM",  # biases instead of positions
     "FalconForCausalLM",  # one key for all heads, attention of its own
     "GptOssForCausalLM",  # sinks, windows, experts
     "Gemma4ForCausalLM",  # heads of several widths
     "Llama4ForCausalLM",  # chunks
-    "Phi3ForCausalLM",
 )
 
 
