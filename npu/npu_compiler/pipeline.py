@@ -26,6 +26,7 @@ from npu_compiler.passes.fuse_gate import fuse_gate
 from npu_compiler.passes.fuse_norm import fuse_norm
 from npu_compiler.passes.fuse_pointwise import fuse_pointwise
 from npu_compiler.passes.fuse_rotary import fuse_rotary
+from npu_compiler.passes.join_attention import join_attention
 from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
@@ -42,6 +43,7 @@ PASSES: tuple[Pass, ...] = (
     decompose,  # before lower: what no lowering takes may be made of operations that one does take
     lower,  # before all others: they speak of the registry's ops
     fuse_rotary,  # before what takes rotations in
+    join_attention,  # before what attention nodes take in
     fuse_attention,  # before dead nodes go: it leaves copies and casts behind
     fuse_cache,  # likewise; after it, for attention must read the cache itself
     fuse_norm,  # likewise

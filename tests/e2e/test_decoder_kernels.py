@@ -50,7 +50,8 @@ DECODERS = (
     Decoder("qwen3", "Qwen3ForCausalLM", LLAMA + 2, quick=True),  # queries and keys are normalised
     Decoder("mistral", "MistralForCausalLM", LLAMA, WINDOW),
     Decoder("gemma", "GemmaForCausalLM", LLAMA),
-    # what is added is normalised before; queries and keys are
+    # what is added is normalised before, and in Gemma 3 queries and keys are
+    Decoder("gemma2", "Gemma2ForCausalLM", LLAMA + 4, WINDOW, period=2),
     Decoder("gemma3", "Gemma3ForCausalLM", LLAMA + 4 + 2, WINDOW, period=2),
     Decoder("phi3", "Phi3ForCausalLM", LLAMA + 1, WINDOW),  # one weight makes both halves of what is gated
 )

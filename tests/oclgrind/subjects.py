@@ -88,8 +88,16 @@ EXTRA: dict[str, Callable[[], Subject]] = {
     "checked-indices": lambda: of_module(Indexing(), TABLE, torch.tensor([1, 3, 0])),
     "faulty-indices": lambda: of_module(Indexing(), TABLE, torch.tensor([0, 5, -6]), faulty=True),
     "linear-float16": lambda: of_module(nn.Linear(7, 5).half(), torch.randn(3, 7).half()),
+    "attention-capped": lambda: of_module(Capped(), torch.randn(1, 2, 3, 8)),
     "linear-float16-weight": lambda: of_module(Narrow(), torch.randn(3, 7)),
 }
+
+
+class Capped(nn.Module):
+    """Attention whose scores are capped."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch._safe_softmax(torch.tanh(x @ x.mT * 0.5 / 2.0) * 2.0, -1) @ x
 
 
 class Narrow(nn.Module):

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from pass_cases import PassCase, X, call, values
 
 U = values(16, 7)
+#: The second row sees nothing.
+SEEN = torch.tensor([[True, False, True, True, False], [False] * 5, [True, True, True, False, False]])
 
 
 def shared(k: torch.Tensor) -> torch.Tensor:
@@ -26,6 +28,13 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     """Rotary embedding as transformers writes it."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+
+def capped(q: torch.Tensor, k: torch.Tensor, seen: torch.Tensor, by: float = 2.0) -> torch.Tensor:
+    """Attention whose scores are capped, as our decoders write it out."""
+    scores = torch.tanh(q @ k.mT * 0.7 / 2.0) * by
+    shares = torch._safe_softmax(scores.masked_fill(~seen, -torch.inf), -1, dtype=torch.float32)
+    return shares.to(q.dtype) @ k
 
 
 def attend(m: Any, x: torch.Tensor, at: torch.Tensor, seen: torch.Tensor, *, later: int = 0) -> torch.Tensor:
@@ -117,6 +126,32 @@ DECODER_CASES: dict[str, PassCase] = {
         "fuse_attention",
         call(lambda m, q: F.scaled_dot_product_attention(q, q, q), values(1, 2, 3, 8)),
         False,
+    ),
+    "join_attention": PassCase(
+        "join_attention",
+        call(lambda m, q, k: capped(q, shared(k), m.seen), values(1, 4, 3, 8), values(1, 2, 5, 8), seen=SEEN),
+    ),
+    "join_attention_in_half": PassCase(
+        "join_attention",
+        call(
+            lambda m, q, k: capped(q, k, m.seen),
+            values(1, 2, 3, 8).bfloat16(),
+            values(1, 2, 5, 8).bfloat16(),
+            seen=SEEN,
+        ),
+        rounds=True,
+    ),
+    "join_attention_without_cap": PassCase(
+        "join_attention",
+        call(lambda m, q: torch._safe_softmax(q @ q.mT * 0.5, -1) @ q, values(1, 2, 3, 8)),
+    ),
+    "join_attention_not_of_two_caps": PassCase(
+        "join_attention",
+        call(lambda m, q: capped(q, q, m.seen[:, :3], 1.5), values(1, 2, 3, 8), seen=SEEN),
+        False,
+    ),
+    "join_attention_not_of_softmax": PassCase(
+        "join_attention", call(lambda m, q: (q @ q.mT * 0.5).softmax(-1) @ q, values(1, 2, 3, 8)), False
     ),
     "fuse_rotary": PassCase(
         "fuse_rotary",

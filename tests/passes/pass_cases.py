@@ -14,7 +14,7 @@ from torch import nn
 @dataclass(frozen=True)
 class PassCase:
     """``make`` gives a module and its inputs; ``fires``: whether the pass must change the graph; ``rounds``:
-    PyTorch rounds to bfloat16 between operations, where ``lower`` goes on in float32."""
+    PyTorch rounds to bfloat16 between operations, where ``lower`` or the pass goes on in float32."""
 
     step: str
     make: Callable[[], tuple[nn.Module, tuple[torch.Tensor, ...]]]

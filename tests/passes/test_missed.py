@@ -25,7 +25,7 @@ def pairs_turned(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     return x * angles.cos() + crossed * angles.sin()
 
 
-def capped(m: Any, q: torch.Tensor) -> torch.Tensor:
+def curved(m: Any, q: torch.Tensor) -> torch.Tensor:
     return torch.tanh(q @ q.transpose(-1, -2)).softmax(-1) @ q
 
 
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Callable[..., Any], str]] = {
         DECODER_CASES["fuse_cache_of_a_prompt_not_when_read_before"].make,
         r"^scaled_dot_product_attention: its cache is updated by two kernels",
     ),
-    "attention": (call(capped, N), r"^matmul_1: attention by several kernels"),
+    "attention": (call(curved, N), r"^matmul_1: attention by several kernels"),
     "attention_rotation": (
         call(
             lambda m, q: F.scaled_dot_product_attention(turned(q, m.c, m.c), q, q),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import HALF, SHORT, literal
+from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
 from npu_compiler.ops.rotary import rotated, tables
@@ -47,13 +48,17 @@ def _reference(
     *,
     scale: float,
     causal: bool,
+    cap: float = 0.0,
 ) -> Any:
     """PyTorch's, with rows that see nothing set to 0 where it gives NaN. ``end`` [.., queries, 1]: how many
-    keys a row may see at most. ``cos``, ``sin``: queries are rotated by them."""
+    keys a row may see at most. ``cos``, ``sin``: queries are rotated by them. ``cap``: scores are brought
+    between -cap and cap, by a hyperbolic tangent."""
     if cos is not None:
         q = rotated(torch, q, cos, sin)
     k, v = (x.float().repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) * scale
+    if cap:
+        scores = torch.tanh(scores / cap) * cap
     if causal:
         scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
     if mask is not None:
@@ -90,6 +95,9 @@ def _emit(e: Emitter, node: Node) -> None:
     group, groups = e.target.group, as_int(heads) // as_int(k.shape[1])
     most = e.bounds(queries)[1]
     rows, parts = min(GROUP_ROWS, most), 1
+    cap = float(as_number(node.attrs.get("cap", 0.0)))
+    if cap and group > 1:
+        raise Unsupported("attention with capped scores", "compile it for another target")
     if group == 1:
         rows, parts = _shares(e, most * groups, e.bounds(batch * k.shape[1])[1], e.bounds(k.shape[2])[1])
     if parts > 1:
@@ -112,7 +120,12 @@ def _emit(e: Emitter, node: Node) -> None:
         **(
             {"group": group, "out_type": SHORT[out.dtype]}
             if group > 1
-            else {**_chains(rows, value_width // lanes), "parts": parts, "least": LEAST_KEYS}
+            else {
+                **_chains(rows, value_width // lanes),
+                "parts": parts,
+                "least": LEAST_KEYS,
+                "cap": literal(cap, "float32") if cap else None,
+            }
         ),
         "lanes": lanes,
         "width": width,
