@@ -31,6 +31,7 @@ from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
 from npu_compiler.passes.resolve_strides import resolve_strides
+from npu_compiler.passes.split_linear import split_linear
 from npu_compiler.target import Target
 from torch_ir.ir import IR, verify
 from torch_ir.printer import to_text
@@ -51,6 +52,7 @@ PASSES: tuple[Pass, ...] = (
     fold_pad,  # before layouts: a padded copy of the image would be written and read again
     fold_affine,  # before fusion: what folds into weights costs nothing at run time
     narrow_linear,  # after biases have gone into layers, before activations do
+    split_linear,  # likewise: each half gets its own
     fuse_epilogue,  # before fuse_pointwise: in a product's registers an elementwise op is nearly free
     fuse_gate,  # after it: the gate's activation and the product with the other half are epilogues by then
     join_linear,  # after both: a product with an epilogue of its own keeps it

@@ -53,7 +53,7 @@ DECODERS = (
     # what is added is normalised before, and in Gemma 3 queries and keys are
     Decoder("gemma2", "Gemma2ForCausalLM", LLAMA + 4, WINDOW, period=2),
     Decoder("gemma3", "Gemma3ForCausalLM", LLAMA + 4 + 2, WINDOW, period=2),
-    Decoder("phi3", "Phi3ForCausalLM", LLAMA + 1, WINDOW),  # one weight makes both halves of what is gated
+    Decoder("phi3", "Phi3ForCausalLM", LLAMA, WINDOW),
 )
 
 

@@ -236,6 +236,52 @@ DECODER_CASES: dict[str, PassCase] = {
         call(lambda m, x, y: y * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6), X, X * 2),
         False,
     ),
+    "split_linear": PassCase(
+        "split_linear",
+        call(
+            lambda m, x: (lambda a, b: b * F.silu(a))(*F.linear(x, m.w, m.b).chunk(2, -1)),
+            values(3, 7),
+            w=values(32, 7),
+            b=values(32),
+        ),
+    ),
+    "split_linear_not_when_both_are_bent": PassCase(
+        "split_linear",
+        call(
+            lambda m, x: (lambda a, b: b.exp() * F.silu(a))(*F.linear(x, m.w).chunk(2, -1)),
+            values(3, 7),
+            w=values(32, 7),
+        ),
+        False,
+    ),
+    "split_linear_not_when_all_is_read": PassCase(
+        "split_linear",
+        call(
+            lambda m, x: (lambda y: y[..., :16] * F.silu(y[..., 16:]) + y.sum())(F.linear(x, m.w)),
+            values(3, 7),
+            w=values(32, 7),
+        ),
+        False,
+    ),
+    "fuse_gate_of_halves": PassCase(
+        "fuse_gate",
+        call(
+            lambda m, x: (lambda a, b: b * F.silu(a))(*F.linear(x, m.w).chunk(2, -1)),
+            values(3, 7),
+            w=values(32, 7),
+        ),
+    ),
+    "split_linear_not_of_a_shared_weight": PassCase(
+        "split_linear",
+        call(
+            lambda m, x: (
+                (lambda a, b: b * F.silu(a))(*F.linear(x, m.w).chunk(2, -1)) + F.linear(x + 1, m.w).sum()
+            ),
+            values(3, 7),
+            w=values(32, 7),
+        ),
+        False,
+    ),
     "fuse_gate": PassCase(
         "fuse_gate",
         call(lambda m, x: F.silu(F.linear(x, m.w)) * F.linear(x, m.v), values(3, 7), w=U, v=U.flip(0)),

@@ -9,6 +9,7 @@ from npu_compiler.lowering import Builder
 from npu_compiler.products import LANES
 from npu_compiler.target import Target
 from npu_compiler.weight_reads import WeightReads
+from npu_compiler.weights import keys_of
 from torch_ir.ir import IR, Node
 
 
@@ -63,7 +64,20 @@ def _refusal(ir: IR, reads: WeightReads, node: Node, gate: Node) -> str | None:
     if len(gate.inputs) > 3 or gate.outputs[0] in ir.results() or len(ir.users()[gate.outputs[0]]) > 1:
         return f"something else reads {gate.name}, or it reads something else"
     shared = reads.shared((str(node.inputs[1]), str(gate.inputs[1])))
-    return None if shared is None else f"something else reads {shared}"
+    return None if shared is None or _are_parts(ir, reads, node, gate) else f"something else reads {shared}"
+
+
+def _are_parts(ir: IR, reads: WeightReads, node: Node, gate: Node) -> bool:
+    """Whether the weights are different rows of one tensor that nothing but these two reads."""
+    made = {made.outputs[0]: made for made in ir.nodes if made.op == "slice"}
+    parts = [made.get(str(product.inputs[1])) for product in (gate, node)]
+    first, second = parts
+    if first is None or second is None or first.inputs != second.inputs:
+        return False
+    keys = set(keys_of(reads.constants[first.outputs[0]]))
+    starts = {part.attrs["start"] for part in (first, second)}
+    same = first.attrs["dim"] == second.attrs["dim"] == 0 and len(starts) == 2
+    return same and all(reads.reads[key] == 2 for key in keys)
 
 
 def _bias(node: Node) -> str | None:
