@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer
+from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from pipelines.zoo.cached_attention import NAME
 from pipelines.zoo.decoder_cache import LayerShape, UnsupportedDecoderError
@@ -200,13 +200,13 @@ def _used_cache(model: Any, how: Arrangement) -> DynamicCache:
     """The library's own cache after two tokens."""
     with torch.no_grad():
         cache = DynamicCache(config=model.config)
-        other = [f"layer {number}" for number, layer in enumerate(cache.layers)
-                 if not isinstance(layer, (DynamicLayer, DummyLayer)) or hasattr(layer, "conv_states")
-                 or hasattr(layer, "indexer_keys")]
+        plain = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+        other = [f"layer {number} ({type(layer).__name__})" for number, layer in enumerate(cache.layers)
+                 if type(layer) not in plain]
         if other:
             raise UnsupportedDecoderError(
                 f"{type(model).__name__}: {other[0]} and {len(other) - 1} more keep something else than keys "
-                "and values of all tokens; this is not supported")
+                "and values of all tokens, which is not supported; choose a model of attention layers alone")
         follow_lengths(model)
         ids = torch.ones(1, 2, dtype=torch.long)
         places = {"position_ids": torch.arange(2)[None]} if how.positions else {}
