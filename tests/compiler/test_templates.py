@@ -127,7 +127,6 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/attention.cl.j2", {"tables": ("f32", "f32"), "width": 24}),
         ("ops/attention.cl.j2", {"parts": 0}),
         ("ops/attention_combine.cl.j2", {"parts": 1}),
-        ("ops/attention_combine.cl.j2", {"group": 0}),
         ("ops/attention_combine.cl.j2", {"index_type": "short"}),
         ("ops/norm.cl.j2", {"grain": 0}),
         ("ops/norm.cl.j2", {"index_type": "short"}),

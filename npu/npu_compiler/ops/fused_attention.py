@@ -190,12 +190,10 @@ def _shares(e: Emitter, rows: int, key_heads: int, keys: int) -> tuple[int, int]
 def _combine(e: Emitter, node: Node, made: View, out: View, parts: int) -> None:
     """What the parts of the keys gave, put together."""
     rows = rows_along(e, 3, [out, made])
-    group, value_width = e.target.group, as_int(out.shape[3])
     params = {
         **rows.params,
         "parts": parts,
-        "value_width": value_width,
-        "group": group,
+        "value_width": as_int(out.shape[3]),
         "parts_base": rows.bases[1],
         "out_base": rows.bases[0],
         "out_step": rows.steps[0],
@@ -209,8 +207,8 @@ def _combine(e: Emitter, node: Node, made: View, out: View, parts: int) -> None:
         node=node,
         shown={"p": parts},
         args=[BufferUse(made.buffer, "r"), BufferUse(out.buffer, "w"), *rows.symbol_args],
-        global_size=(rows.items * group,),
-        local_size=(group,),
+        global_size=(rows.items,),
+        local_size=(1,),
         cost=Cost(2 * numbers, 4 * numbers, out.spec.nbytes),
     )
 
