@@ -86,6 +86,8 @@ SPECIAL: dict[str, Call] = {
         lambda x, y: torch.diagonal_scatter(x, y, 1, -1, 0),
         (i(9, 4, 3, 6), i(9, 4, 3, 6, dtype=torch.int32).diagonal(1, -1, 0).clone()),
     ),
+    "as_strided_copy": (lambda x: torch.as_strided_copy(x, (2, 3), (1, 2), 3), (n(3, 5),)),
+    "empty_permuted": (lambda x: (torch.empty_permuted((3, 5), (1, 0)) * 0 + x, x), (n(3, 5),)),
     "fake_quantize": (
         lambda x: torch.fake_quantize_per_tensor_affine(x, 0.1, 3, -128, 127),
         (torch.cat([n(29) * 9, t([NAN, INF, -INF, 0.05, 0.15, 0.25])]),),

@@ -224,6 +224,7 @@ def full(b: Builder, shape: tuple[Dim, ...], value: float, dtype: str) -> str:
     "aten.empty_like.default",
     "aten.new_empty.default",
     "aten.empty_strided.default",
+    "aten.empty_permuted.default",
     "aten.new_empty_strided.default",
     "aten.scalar_tensor.default",
     "aten.fill.Scalar",

@@ -18,6 +18,7 @@ from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
 #: Of a node whose input is known to be its whole storage, row-major: ``passes/resolve_strides.py`` sets it.
 OF_STORAGE = "_of_storage"
+AS_STRIDED = ("aten.as_strided.default", "aten.as_strided_copy.default")
 
 
 def _reinterpreted(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
@@ -97,7 +98,7 @@ register(
 )
 
 
-@lowers("aten.as_strided.default")
+@lowers(*AS_STRIDED)
 def lower_as_strided(b: Builder, node: Node) -> str:
     """NOTE: the strides are over the input's memory, so it must be known how PyTorch arranges that."""
     if OF_STORAGE not in node.attrs:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import load_all, op_def
-from npu_compiler.ops.reinterpret import OF_STORAGE
+from npu_compiler.ops.reinterpret import AS_STRIDED, OF_STORAGE
 from npu_compiler.target import Target
 from npu_compiler.views import View, place, row_strides
 from torch_ir.expr import Dim
@@ -30,7 +30,7 @@ _KEEPS_DENSE = words("""
 def resolve_strides(ir: IR, target: Target) -> IR:
     """Marks those ``as_strided`` whose memory is known: of a tensor that PyTorch lays out row-major, or of
     views of one, as PyTorch's own rules make them. The others stay, and are refused."""
-    if not any(node.op == "aten.as_strided.default" for node in ir.nodes):
+    if not any(node.op in AS_STRIDED for node in ir.nodes):
         return ir
     specs = ir.values()
     known: dict[str, View] = {name: place(name, spec) for name, spec in specs.items()}
@@ -40,7 +40,7 @@ def resolve_strides(ir: IR, target: Target) -> IR:
     nodes = []
     for node in ir.nodes:
         source = known.get(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
-        if node.op == "aten.as_strided.default" and source is not None and OF_STORAGE not in node.attrs:
+        if node.op in AS_STRIDED and source is not None and OF_STORAGE not in node.attrs:
             attrs = {"storage_offset": source.offset, **node.attrs, OF_STORAGE: True}
             node = replace(node, inputs=(source.buffer,), attrs=attrs)
         else:
