@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ from pipelines.doit_ext.launch import end_children
 from pipelines.doit_ext.tasks import Work
 from pipelines.foresight import Foresight
 from pipelines.graph import FORMATS, drawn
+from pipelines.job import Job
 from pipelines.plan import State, Step, lines
+from pipelines.stages import Stage
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -160,7 +163,13 @@ def _explain(command: DoitCmdBase, *, before_only: bool, quick: bool) -> None:
         cache = session.find_cache(session.root)
     except InputError as error:
         raise InvalidCommand(str(error)) from None
-    foresight = Foresight(session.digests, cache, None if quick else session.rehearse)
+
+    def rehearse(stage: Stage, job: Job) -> Mapping[str, str]:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"rehearsing {stage.name}:{job.label}\n")
+        return session.rehearse(stage, job)
+
+    foresight = Foresight(session.digests, cache, None if quick else rehearse)
     steps: dict[str, Step] = {}
     for name, work in works.items():
         if name in wanted:

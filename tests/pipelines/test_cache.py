@@ -270,7 +270,8 @@ def test_a_server_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytest
     assert said.count("not asked, since it did not serve") >= len(SHARED) - 1
 
 
-def test_a_cache_that_has_come_back_is_asked_again(tmp_path: Path, store: Path,
+@pytest.mark.parametrize("later", [2, -2], ids=["later", "by a clock that was set back"])
+def test_a_cache_that_has_come_back_is_asked_again(later: int, tmp_path: Path, store: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     toy_in(tmp_path / "first", monkeypatch, store.as_uri()).build()
     toy = toy_in(tmp_path / "toy", monkeypatch, store.as_uri())
@@ -281,7 +282,7 @@ def test_a_cache_that_has_come_back_is_asked_again(tmp_path: Path, store: Path,
     forget_all(toy)
     toy.cache.trouble.parent.mkdir(parents=True)
     toy.cache.trouble.write_text(toy.cache.store.shown)
-    os.utime(toy.cache.trouble, (time.time() - 2 * cache_module.PATIENCE,) * 2)
+    os.utime(toy.cache.trouble, (time.time() - later * cache_module.PATIENCE,) * 2)
     assert toy.build() == MEASURED
 
 
