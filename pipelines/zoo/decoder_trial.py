@@ -101,8 +101,9 @@ def _first_right(
     hint = ""
     if getattr(settings, "is_decoder", None) is False:
         hint = ": config.is_decoder is false, so that tokens see later ones; set is_decoder: true"
+    telling = [failure for failure in failures if NAME not in failure] or failures
     raise UnsupportedDecoderError(
-        f"{model_class.__name__} cannot be given a cache{hint}. In a trial: {failures[0]}")
+        f"{model_class.__name__} cannot be given a cache{hint}. In a trial: {telling[0]}")
 
 
 def _reference(model_class: Any, settings: Any) -> tuple[Any, Any, Tensor, Tensor]:

@@ -63,16 +63,21 @@ def small_in_memory(model_class: Any, settings: Any, seed: int) -> Any:
 
 def fill_tables(model: Any) -> None:
     """Computes what no checkpoint holds (rotary frequencies) where the model was built on the meta device, by
-    the library's own initialisation."""
-    for module in model.modules():
-        names = [name for name in module._non_persistent_buffers_set
-                 if module._buffers[name] is not None and module._buffers[name].is_meta]
-        for name in names:
-            shape, dtype = module._buffers[name].shape, module._buffers[name].dtype
-            module._buffers[name] = torch.full(shape, float("nan")).to(dtype)
-        if names:
-            model._init_weights(module)
-        unknown = [name for name in names if module._buffers[name].isnan().any()]
-        if unknown:
-            raise ValueError(f"{type(model).__name__}: how {', '.join(unknown)} of {type(module).__name__} "
-                             "is computed is not known")
+    the library's own initialisation: that of the innermost model around a module."""
+    _fill(model, model)
+
+
+def _fill(module: Any, owner: Any) -> None:
+    for child in module.children():
+        _fill(child, child if hasattr(child, "_init_weights") else owner)
+    names = [name for name in module._non_persistent_buffers_set
+             if module._buffers[name] is not None and module._buffers[name].is_meta]
+    for name in names:
+        shape, dtype = module._buffers[name].shape, module._buffers[name].dtype
+        module._buffers[name] = torch.full(shape, float("nan")).to(dtype)
+    if names:
+        owner._init_weights(module)
+    unknown = [name for name in names if module._buffers[name].isnan().any()]
+    if unknown:
+        raise ValueError(f"{type(owner).__name__}: how {', '.join(unknown)} of {type(module).__name__} "
+                         "is computed is not known")

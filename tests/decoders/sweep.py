@@ -38,7 +38,7 @@ Run = Callable[[str, dict[str, Any]], Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``kind``: equal, refused, differs or crash."""
+    """``kind``: equal, refused, differs, crash, or unbuilt: no default configuration."""
 
     kind: str
     detail: str
@@ -56,7 +56,11 @@ def check(name: str, graphs_only: bool = False) -> Outcome:
     compiled."""
     began = time.perf_counter()
     try:
-        kind, detail = "equal", f"{_largest_difference(name, graphs_only):.1e}"
+        config = entries(name, getattr(transformers, name).config_class)
+    except Exception as error:
+        return Outcome("unbuilt", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    try:
+        kind, detail = "equal", f"{_largest_difference(name, config, graphs_only):.1e}"
         if not float(detail) <= TOLERANCE:
             kind = "differs"
     except (UnsupportedDecoderError, IRError, CompileError, InputError) as error:
@@ -66,9 +70,7 @@ def check(name: str, graphs_only: bool = False) -> Outcome:
     return Outcome(kind, " ".join(detail.split()), time.perf_counter() - began)
 
 
-def _largest_difference(name: str, graphs_only: bool) -> float:
-    architecture = getattr(transformers, name)
-    config = entries(name, architecture.config_class)
+def _largest_difference(name: str, config: dict[str, Any], graphs_only: bool) -> float:
     made = {"architecture": name, "config": config, "max_cache": CACHE}
     with torch.device("meta"):
         weightless = causal_lm(**made)
