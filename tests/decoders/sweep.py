@@ -89,7 +89,7 @@ def _largest_difference(name: str, config: dict[str, Any], graphs_only: bool) ->
         count = 0
         for end in range(length, length + STEPS + 1):
             places = np.arange(end)[None]
-            with torch.no_grad():  # NOTE: with its own cache the library is not right for all (Moshi's window)
+            with torch.no_grad():  # NOTE: with its own cache Moshi's windows are not right in the library
                 wanted = model(input_ids=torch.tensor(ids[:, :end]), use_cache=False).logits[:, -1].numpy()
             got = run("prefill" if not count else "decode", _inputs(ids, places, count, end))[:, -1]
             if not wanted.std() > 1e-3 or not np.isfinite(wanted).all():
