@@ -11,6 +11,11 @@ from pipelines import cache as cache_module
 from pipelines.cache import Cache
 from pipelines.cache_store import Store
 
+ALL = ["bench", "compile", "extract", "fetch", "report", "verify", "weights"]
+#: What no other machine can answer for.
+MEASURED = ["bench", "report", "verify"]
+SHARED = ["compile", "extract", "fetch", "weights"]
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
