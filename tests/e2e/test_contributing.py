@@ -49,12 +49,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_text(f"{opening}{code}")
     assert {name for _, name, _ in blocks} > PLACES.keys()
     pipeline = root / "npu" / "npu_compiler" / "pipeline.py"
-    first = "from npu_compiler.target import Target\n"
-    pipeline.write_text(
-        pipeline.read_text().replace(
-            first, f"from npu_compiler.passes.share_equal import share_equal\n{first}"
-        )
-    )
+    added = "from npu_compiler.passes.share_equal import share_equal\n"
+    lines = pipeline.read_text().splitlines(keepends=True)
+    imports = "from npu_compiler.passes."
+    place = max(i for i, line in enumerate(lines) if line.startswith(imports) and line < added)
+    pipeline.write_text("".join([*lines[: place + 1], added, *lines[place + 1 :]]))
     return root
 
 
