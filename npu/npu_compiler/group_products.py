@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import size_text, step_text, unpack_body
-from npu_compiler.dtypes import SHORT
+from npu_compiler.dtypes import SHORT, literal
 from npu_compiler.errors import Unsupported
-from npu_compiler.group_tuning import GroupTile, group_tile
+from npu_compiler.group_tuning import GroupTile, group_question, group_tile
+from npu_compiler.lowering import as_number
 from npu_compiler.ops import Attrs, Cost
 from npu_compiler.pointwise import index_type
 from npu_compiler.products import conv_cost, residual_view, round_up
@@ -18,7 +19,7 @@ from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.views import View, places_of, strides_of
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
-from torch_ir.ir import Attr, Node
+from torch_ir.ir import Attr, Node, TensorSpec
 
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
@@ -77,6 +78,20 @@ def row_weight(e: Emitter, node: Node, rows: int, window: Window) -> tuple[View,
     return e.weight(value, (rows, width), pack, dtype=weight_dtype(e, value, node.attrs)), width
 
 
+def _norm(e: Emitter, node: Node, length: int) -> dict[str, Any] | None:
+    """How rows of ``length`` are normalised before the product: the template's parameter."""
+    if "norm_eps" not in node.attrs:
+        return None
+    rounded, half = str(node.attrs["norm_rounded"]), str(node.attrs.get("half", ""))
+    return {
+        "eps": literal(float(as_number(node.attrs["norm_eps"])), "float32"),
+        "length": length,
+        "rounded": SHORT[rounded] if rounded else None,
+        "weight": len(node.inputs) > 4 and node.inputs[4] is not None,
+        "kept": SHORT[half] if half else "f32",
+    }
+
+
 def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, groups: int, op: str) -> None:
     """Emits the product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides."""
     check_product(e, node, x, y, op)
@@ -91,25 +106,45 @@ def emit_product(e: Emitter, node: Node, x: View, y: View, window: Window, group
     unit = x.strides[1] == 1 and inner % VECTOR == 0
     vector = unit and all(e.divides(VECTOR, dim) for dim in (*strides, x.offset))
     half = "ptx" in e.target.features and bool(node.attrs.get("half"))
-    most = e.bounds(pixels)[1]
-    tile = group_tile(
-        pixels=most, out=rows, products=products, groups=groups, rows=vector and not image, half=half,
-        stored=vector and x.dtype == w.dtype,
+    norm = _norm(e, node, products)
+    question = group_question(
+        op=op, pixels=e.bounds(pixels)[1], out=rows, products=products, groups=groups,
+        rows=vector and not image, half=half, stored=vector and x.dtype == w.dtype,
+        gate=node.attrs.get("gate") is not None, norm=norm is not None,
     )  # fmt: skip
-    e.decisions.append(f"{op} pixels={pixels} out={rows} products={products} groups={groups}: {tile} by rule")
+    tile = group_tile(question, e.choose)
     symbol_args, common = _common(e, node, x, y, w, residual, window, groups, width)
     params = {
         **common,
         "image": image,
         **dict(tile.params),
-        **({} if tile.variant == "rows" else {"bounds": window.bounds, "vector": vector}),
+        **(
+            {"norm": norm, "warp": "ptx" in e.target.features}
+            if tile.variant == "rows"
+            else {"bounds": window.bounds, "vector": vector}
+        ),
     }
     counts = (ceil_div(out if tile.variant == "rows" else rows, tile.channels), ceil_div(pixels, tile.pixels))
     first, second = counts if tile.channels_first else counts[::-1]
+    global_size = (first * tile.group, *(() if tile.variant == "rows" else (second, groups * tile.parts)))
+    cost = conv_cost(node, x.spec, rows * groups * width, products * rows // out, w.dtype)
+    if tile.parts == 1:
+        _call(e, node, tile, params, [x, w], y, residual, symbol_args, global_size, op, cost)
+        return
+    sums = e.scratch(f"{node.name}:sums", TensorSpec((tile.parts, pixels, rows), "float32"))
+    none: dict[str, Any] = {"bias": False, "residual": None, "gate": None, "epilogue": []}
+    e.call(
+        op, tile.variant, tile.template, {**params, **none, "y_type": "f32"},
+        node=node, shown={"t": tile.shown}, dtype=SHORT[w.dtype],
+        args=[*(BufferUse(view.buffer, "r") for view in (x, w)), BufferUse(sums.buffer, "w"), *symbol_args],
+        global_size=global_size, local_size=(tile.group, 1, 1), cost=cost,
+    )  # fmt: skip
+    end = {name: common[name] for name in ("symbols", "s", "y_type", "bias", "residual", "gate", "epilogue")}
+    whole = GroupTile("sum", "ops/matmul_sum.cl.j2", 64, 1, 64, {}, str(tile.parts))
+    moved = Cost(sums.spec.numel, sums.spec.nbytes, y.spec.nbytes)
     _call(
-        e, node, tile, params, [x, w], y, residual, symbol_args,
-        (first * tile.group, *(() if tile.variant == "rows" else (second, groups))),
-        op, conv_cost(node, x.spec, rows * groups * width, products * rows // out, w.dtype),
+        e, node, whole, {**end, "image": image, "parts": tile.parts}, [sums], y, residual, symbol_args,
+        (round_up(out, 64), pixels), op, moved,
     )  # fmt: skip
 
 
@@ -157,10 +192,17 @@ def _common(
         "P": product((y.shape[0], *y.shape[2:])),
         **dict(zip(("H", "W", "OH", "OW"), (*x.shape[2:], *y.shape[2:]), strict=True)),
         "R": out if gate is None else 2 * out,
-        "IC": inner, "OC": out, "K": inner * window.kernel[0] * window.kernel[1], "wk": width,
-        "KW": window.kernel[1], "SH": window.stride[0], "SW": window.stride[1],
-        "PH": window.padding[0][0], "PW": window.padding[1][0],
-        "DH": window.dilation[0], "DW": window.dilation[1],
+        "IC": inner,
+        "OC": out,
+        "K": inner * window.kernel[0] * window.kernel[1],
+        "wk": width,
+        "KW": window.kernel[1],
+        "SH": window.stride[0],
+        "SW": window.stride[1],
+        "PH": window.padding[0][0],
+        "PW": window.padding[1][0],
+        "DH": window.dilation[0],
+        "DW": window.dilation[1],
         **strides_of("x", x),
         **places_of("y", y),
         **({} if residual is None else places_of("r", residual)),
@@ -189,6 +231,9 @@ def _call(
         buffers.append(BufferUse(e.weight(bias, (int(str(e.spec(bias).numel)),)).buffer, "r"))
     if residual is not None:
         buffers.append(BufferUse(residual.buffer, "r"))
+    scale = node.inputs[4] if len(node.inputs) > 4 else None
+    if scale is not None:
+        buffers.append(BufferUse(e.weight(scale, (int(str(e.spec(scale).numel)),)).buffer, "r"))
     e.call(
         op, tile.variant, tile.template, params,
         node=node, shown={"t": tile.shown}, dtype=SHORT[reads[0].dtype],

@@ -10,7 +10,9 @@ from npu_compiler.target import Target
 from torch_ir.ir import IR, Node
 
 #: Ops whose kernels for work-groups can write 16 bits.
-WRITERS = frozenset({"attention", "conv", "gated", "linear", "norm", "pointwise", "max_pool", "avg_pool"})
+WRITERS = frozenset(
+    {"attention", "attention_step", "conv", "gated", "linear", "norm", "pointwise", "max_pool", "avg_pool"}
+)
 #: Where products read a value that may be in 16 bits: the input and the residual.
 _READ = (0, 3)
 
@@ -40,7 +42,8 @@ def half_values(ir: IR, target: Target, constants: Container[str]) -> dict[str, 
                 dtypes |= wanted(node.outputs[0])
             elif node.op in ("conv", "linear", "gated") and at in _READ:
                 packed = all(weight is None or weight in constants for weight in node.inputs[1:3])
-                dtypes.add(str(node.attrs.get("half", "")) if packed else "")
+                whole = at == 0 and "norm_eps" in node.attrs  # rows that are normalised before
+                dtypes.add(str(node.attrs.get("half", "")) if packed and not whole else "")
             else:
                 dtypes.add("")
         return dtypes

@@ -11,7 +11,8 @@ from torch_ir.ir import IR, Node, Output, TensorSpec
 
 def isolated(ir: IR, name: str) -> IR:
     """The node ``name`` of ``ir``, with the constants that it reads, between copies: its inputs come
-    row-major from the graph's and take the layout that they have in ``ir``, its results go back to row-major.
+    row-major from the graph's and take the layout that they have in ``ir``, and the 16 bits that they may lie
+    in; its results go back to row-major.
 
     Raises ``KeyError`` for a name that no node has."""
     nodes = {node.name: node for node in ir.nodes}
@@ -26,7 +27,12 @@ def isolated(ir: IR, name: str) -> IR:
             kept[maker.name] = maker
             waiting += [value for value in maker.inputs if value is not None]
     data = [value for value in dict.fromkeys(node.inputs) if value is not None and value not in constants]
-    moved = {value: f"{value}.moved" for value in data if specs[value].layout != "row"}
+    half = bool(node.attrs.get("half"))  # what such a node reads may lie in 16 bits, which a copy may write
+    moved = {
+        value: f"{value}.moved"
+        for value in data
+        if specs[value].layout != "row" or (half and specs[value].dtype == "float32")
+    }
     arrivals = [_move(value, specs[value], moved[value], specs[value].layout) for value in moved]
     results = {value: f"{value}.row" for value in node.outputs if specs[value].layout != "row"}
     departures = [_move(value, specs[value], results[value], "row") for value in results]

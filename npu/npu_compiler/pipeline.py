@@ -24,8 +24,10 @@ from npu_compiler.passes.fuse_cache import fuse_cache
 from npu_compiler.passes.fuse_epilogue import fuse_epilogue
 from npu_compiler.passes.fuse_gate import fuse_gate
 from npu_compiler.passes.fuse_norm import fuse_norm
+from npu_compiler.passes.fuse_norm_rows import fuse_norm_rows
 from npu_compiler.passes.fuse_pointwise import fuse_pointwise
 from npu_compiler.passes.fuse_rotary import fuse_rotary
+from npu_compiler.passes.fuse_step import fuse_step
 from npu_compiler.passes.join_attention import join_attention
 from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
@@ -49,6 +51,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_cache,  # likewise; after it, for attention must read the cache itself
     fuse_norm,  # likewise
     eliminate_dead,  # lowerings leave unused parts behind, which would count as users below
+    fuse_step,  # after it: nothing else may read what attention and the cache's update share
     fold_pad,  # before layouts: a padded copy of the image would be written and read again
     fold_affine,  # before fusion: what folds into weights costs nothing at run time
     narrow_linear,  # after biases have gone into layers, before activations do
@@ -56,6 +59,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_epilogue,  # before fuse_pointwise: in a product's registers an elementwise op is nearly free
     fuse_gate,  # after it: the gate's activation and the product with the other half are epilogues by then
     join_linear,  # after both: a product with an epilogue of its own keeps it
+    fuse_norm_rows,  # after it: a joined product is the one reader of its rows
     fuse_pointwise,  # takes what is left
     eliminate_dead,  # folded constants that nothing reads any more
     assign_layouts,  # last: it must see the final node boundaries

@@ -64,28 +64,83 @@ def _linear(rows: int, out: int, inner: int, half: str, **more: Any) -> Case:
     return Case(((rows, inner), (out, inner), (out,)), {"half": half, **more}, constant=(1, 2))
 
 
+#: Errors of attention whose weights are rounded to 16 bits.
+WEIGHTS = {"float16": {"rtol": 1e-3, "atol": 4e-3}, "bfloat16": {"rtol": 1e-2, "atol": 3e-2}}
+
+
+def _attention(queries: int, keys: int, width: int) -> Iterator[Case]:
+    """Every kind of mask, shared heads, and rotated queries."""
+    rows, scale = (1, 2, keys, width), width**-0.5
+    shapes = ((1, 4, queries, width), rows, rows)
+    yield Case(shapes, {"scale": scale, "causal": True})
+    yield Case(
+        (*shapes, (1, 1, queries, keys)), {"scale": scale, "causal": False}, values=(*3 * ("normal",), "bool")
+    )
+    yield Case((*shapes, (1, 4, queries, keys)), {"scale": scale, "causal": False})
+    yield Case(
+        (*shapes, None, (1, 1, queries, 1), (queries, width), (queries, width)),
+        {"scale": scale, "causal": False},
+        values=(*3 * ("normal",), "normal", f"index:{keys}", "normal", "normal"),
+    )
+
+
 def half_samples() -> Iterator[Sample]:
     """The products of the registry in both dtypes, and sizes that choose each tile of tensor cores."""
     ops = load_all()[0]
     for half in HALVES:
         cases = [(op, case) for op in ("gated", "linear", "conv") for case in ops[op].cases]
-        sizes = ((1, 40, 64), (3, 13, 104), (29, 72, 72), (113, 520, 96), (70, 8, 2080), (1025, 1032, 64))
+        sizes = (
+            (1, 40, 64),
+            (3, 13, 104),
+            (29, 72, 72),
+            (113, 520, 96),
+            (70, 8, 2080),
+            (1025, 1032, 64),
+            (130, 136, 2080),
+            (130, 136, 4128),
+        )
         cases += [("linear", _linear(*size, half)) for size in sizes]
         gates = ops["gated"].cases[0].attrs
         sizes = ((1, 48, 64), (3, 16, 104), (113, 80, 96), (1025, 1040, 32))
         cases += [
             ("gated", Case((size[::2], size[1:]), {"half": half, **gates}, constant=(1,))) for size in sizes
         ]
+        for shapes in ((40, 40, 64), (9, 77, 128), (130, 66, 32)):
+            cases += [("attention", case) for case in _attention(*shapes)]
         for index, (name, case) in enumerate(cases):
-            if case.dtypes == ("float32",) and 1 in case.constant:
+            if name == "attention":
+                wide = replace(case, attrs={**case.attrs, "half": half})
+                yield HalfSample(replace(ops[name], **WEIGHTS[half]), wide, "float32", half, index)
+            elif case.dtypes == ("float32",) and 1 in case.constant:
                 case = replace(case, attrs={**case.attrs, "half": half})
                 yield HalfSample(ops[name], case, "float32", half, index)
 
 
-SAMPLES = {sample.id: sample for sample in (*samples(), *half_samples())}
+def normed_samples() -> Iterator[Sample]:
+    """Products whose rows are normalised before: with and without a weight, rounding and a gate."""
+    ops = load_all()[0]
+    gates = ops["gated"].cases[0].attrs
+    index = 0
+    for rows, inner in ((1, 64), (3, 40), (2, 1536), (1, 2080)):
+        for rounded in ("", "bfloat16", "float16"):
+            more = {"norm_eps": 1e-6, "norm_rounded": rounded, **({"half": rounded} if rounded else {})}
+            scale = (inner,) if rows != 3 else None
+            for name, out, attrs in (("linear", 24, {}), ("gated", 48, gates)):
+                bias = (out,) if rows == 1 else None
+                case = Case(
+                    ((rows, inner), (out, inner), bias, None, scale), {**attrs, **more}, constant=(1, 2, 4)
+                )
+                tolerance = {"rtol": 2e-2, "atol": 2e-2} if rounded else {}
+                yield Sample(replace(ops[name], **tolerance), case, "float32", f"normed{rounded}", index)
+                index += 1
+
+
+SAMPLES = {sample.id: sample for sample in (*samples(), *half_samples(), *normed_samples())}
 
 
 def _is_short(sample: Sample) -> bool:
+    if sample.layout.startswith("normed"):
+        return True
     if isinstance(sample, HalfSample):
         return sample.index % 6 == 0 or sample.case not in sample.op.cases
     first = (sample.dtype, sample.layout) == (sample.case.dtypes[0], sample.case.layouts[0])

@@ -41,7 +41,7 @@ def ran(request: pytest.FixtureRequest, guarded: graphs.GuardedDevice) -> graphs
     chosen = {
         item.callspec.params["sample"].id: item.callspec.params["sample"]  # type: ignore[attr-defined]
         for item in request.session.items
-        if graphs.is_for(item, "sample", guarded)
+        if graphs.is_for(item, "sample", guarded) and item.module.__name__ == __name__  # type: ignore[attr-defined]
     }
     program = graphs.emit(graphs.merge({key: sample.graph() for key, sample in chosen.items()}))
     inputs, weights = operands(chosen)

@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 import torch
 from decoder_cases import DECODER_CASES
+from gpu_cases import GPU_CASES
 from pass_cases import CASES as GENERAL_CASES
 from pass_cases import values
 
 from npu_compiler.errors import CompileError, UnsupportedOpError
 from npu_compiler.interpret import interpret
 from npu_compiler.pipeline import PASSES, run_passes
+from npu_compiler.target import load_target
 from torch_ir import extract_ir
 from torch_ir.ir import IR
 from torch_ir.printer import from_text, to_text
 
-CASES = {**GENERAL_CASES, **DECODER_CASES}
+CASES = {**GENERAL_CASES, **DECODER_CASES, **GPU_CASES}
 
 
 def plain(ir: IR) -> IR:
@@ -42,7 +44,7 @@ def reaching(name: str) -> tuple[IR, Callable[..., IR], torch.nn.Module, tuple[t
     for step in PASSES:
         if step.__name__ == case.step:
             return ir, step, module, inputs
-        ir = step(ir, graphs.CPU)
+        ir = step(ir, load_target(case.target))
     raise AssertionError(f"no pass is called {case.step}")
 
 
@@ -56,7 +58,7 @@ def run(ir: IR, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> di
 @pytest.mark.parametrize("name", CASES)
 def test_before_and_after(name: str, golden: Callable[[str, str], None]) -> None:
     before, step, _, _ = reaching(name)
-    after = step(before, graphs.CPU)
+    after = step(before, load_target(CASES[name].target))
     after.verify(step.__name__)
     assert (to_text(before) != to_text(after)) == CASES[name].fires
     assert from_text(to_text(after)) == after
@@ -66,7 +68,7 @@ def test_before_and_after(name: str, golden: Callable[[str, str], None]) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_a_pass_keeps_the_meaning(name: str) -> None:
     before, step, module, inputs = reaching(name)
-    after = step(before, graphs.CPU)
+    after = step(before, load_target(CASES[name].target))
     left, right = (run(ir, module, inputs) for ir in (before, after))
     assert left.keys() == right.keys()
     near = 2.0**-7 if CASES[name].rounds else 2e-5
@@ -80,8 +82,9 @@ def test_every_pass_has_a_case_that_fires_and_does_nothing_the_second_time(step:
     assert names
     for name in names:
         before, function, _, _ = reaching(name)
-        once = function(before, graphs.CPU)
-        assert to_text(function(once, graphs.CPU)) == to_text(once)
+        target = load_target(CASES[name].target)
+        once = function(before, target)
+        assert to_text(function(once, target)) == to_text(once)
 
 
 def test_the_whole_pipeline_keeps_the_meaning_of_every_case() -> None:

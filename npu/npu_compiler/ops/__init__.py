@@ -85,6 +85,9 @@ class OpDef:
     updates: int = 0
     """How many of its first inputs it changes in parts, leaving the others: ``Emitter.updated`` gives the
     outputs of as many memory, which may be those inputs' own."""
+    half: bool = False
+    """Whether it keeps the 16-bit dtype that the model computes it in as its attribute "half": tensor cores
+    take operands of that dtype."""
     epilogue: bool = False
     """Whether its kernel can apply elementwise ops to its result before storing it."""
     cost: Callable[[Node], Cost] | None = None

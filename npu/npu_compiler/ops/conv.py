@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler import unfolded, winograd
 from npu_compiler.ctext import Step
 from npu_compiler.depthwise import depthwise
+from npu_compiler.errors import Unsupported
 from npu_compiler.group_products import Window, emit_depthwise, emit_product
 from npu_compiler.lowering import Builder, as_int, as_ints
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.fused import run_body
+from npu_compiler.ops.fused_norm import rows_before
 from npu_compiler.ops.matmul import emit_matmul, product_expr
 from npu_compiler.ops.views import tensor_input
 from npu_compiler.pointwise import emit_body
@@ -173,6 +175,7 @@ register(
         emit=_emit_conv,
         layout=lambda node, layouts: "nhwc8",
         epilogue=True,
+        half=True,
         rtol=5e-5,
         atol=5e-5,
         cases=(
@@ -222,8 +225,20 @@ def _infer_linear(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 
 def _reference_linear(
-    torch: Any, x: Any, w: Any, bias: Any = None, residual: Any = None, epilogue: Attr = (), half: str = ""
+    torch: Any,
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    residual: Any = None,
+    scale: Any = None,
+    *,
+    epilogue: Attr = (),
+    half: str = "",
+    norm_eps: float | None = None,
+    norm_rounded: str = "",
 ) -> Any:
+    """With ``norm_eps``, rows are normalised by their root mean square (and ``scale``) before."""
+    x = rows_before(torch, x, scale, norm_eps, norm_rounded)
     return apply_epilogue(torch, torch.nn.functional.linear(x, w, bias), residual, epilogue)
 
 
@@ -242,6 +257,10 @@ def packed_linear(e: Emitter, node: Node, x: View) -> None:
     """Emits the product of rows [.., K] by a packed constant weight."""
     rows, inner = product(x.shape[:-1]), x.shape[-1]
     out = node.out.shape[-1]
+    if "norm_eps" in node.attrs:
+        if e.target.group == 1:
+            raise Unsupported("rows normalised by their product", "compile for a GPU")
+        x = e.dense(x, node, "rows")
     matrix = reshape_view(x, (rows, inner)) or reshape_view(e.dense(x, node, "rows"), (rows, inner))
     assert matrix is not None
     flat = replace(matrix, shape=(rows, inner, 1, 1), strides=(*matrix.strides, 0, 0))
@@ -288,6 +307,7 @@ register(
         emit=_emit_linear,
         weight_expr=_linear_expr,
         epilogue=True,
+        half=True,
         rtol=2e-5,
         atol=2e-5,
         cases=(

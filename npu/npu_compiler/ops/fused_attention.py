@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import HALF, SHORT, literal
 from npu_compiler.errors import Unsupported
+from npu_compiler.group_attention import attention_tile
 from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
 from npu_compiler.ops.rotary import rotated, tables
@@ -49,10 +50,12 @@ def _reference(
     scale: float,
     causal: bool,
     cap: float = 0.0,
+    half: str = "",
 ) -> Any:
     """PyTorch's, with rows that see nothing set to 0 where it gives NaN. ``end`` [.., queries, 1]: how many
     keys a row may see at most. ``cos``, ``sin``: queries are rotated by them. ``cap``: scores are brought
-    between -cap and cap, by a hyperbolic tangent."""
+    between -cap and cap, by a hyperbolic tangent. ``half``: in the model the operands are numbers of this
+    dtype, and may be rounded to it."""
     if cos is not None:
         q = rotated(torch, q, cos, sin)
     k, v = (x.float().repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
@@ -80,7 +83,7 @@ def _emit(e: Emitter, node: Node) -> None:
         return
     turned = len(node.inputs) > 5
     lanes = LANES if width % (LANES << turned) == 0 and value_width % LANES == 0 else 1
-    q, k, v = (_readable(e, node, view, lanes, tag) for view, tag in ((q, "q"), (k, "k"), (v, "v")))
+    q, k, v = (readable(e, node, view, lanes, tag) for view, tag in ((q, "q"), (k, "k"), (v, "v")))
     k, v = (expand(view, (batch, *view.shape[1:])) for view in (k, v))
     out = made = e.output(node, order=(0, 2, 1, 3))
     if mask is not None:
@@ -90,7 +93,7 @@ def _emit(e: Emitter, node: Node) -> None:
     rotation: list[View] = []
     if turned:
         named = zip(tables(e, node, node.inputs[5:7], q), ("cos", "sin"), strict=True)
-        rotation = [_readable(e, node, view, lanes, tag) for view, tag in named]
+        rotation = [readable(e, node, view, lanes, tag) for view, tag in named]
     given = [view for view in (mask, end, *rotation) if view is not None]
     group, groups = e.target.group, as_int(heads) // as_int(k.shape[1])
     most = e.bounds(queries)[1]
@@ -105,6 +108,7 @@ def _emit(e: Emitter, node: Node) -> None:
         made = e.scratch(f"{node.name}:parts", TensorSpec(shape, "float32"))
     everything = [q, k, v, made, *given]
     kind = index_type(e, everything)
+    tile = attention_tile(e, node, (width, value_width), queries, rows, lanes)
     symbols, symbol_args = e.symbol_args(
         [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
     )
@@ -116,9 +120,8 @@ def _emit(e: Emitter, node: Node) -> None:
     params = {
         "index_type": kind,
         "symbols": symbols,
-        "rows": rows,
         **(
-            {"group": group, "out_type": SHORT[out.dtype]}
+            {"out_type": SHORT[out.dtype]}
             if group > 1
             else {
                 **_chains(rows, value_width // lanes),
@@ -127,10 +130,11 @@ def _emit(e: Emitter, node: Node) -> None:
                 "cap": literal(cap, "float32") if cap else None,
             }
         ),
-        "lanes": lanes,
+        **tile.params,
         "width": width,
         "value_width": value_width,
         "groups": groups,
+        **({"step": None} if tile.variant == "group" else {}),
         "scale": literal(float(as_number(node.attrs["scale"])), "float32"),
         "queries": size_text(queries),
         "keys": size_text(k.shape[2]),
@@ -150,8 +154,8 @@ def _emit(e: Emitter, node: Node) -> None:
     }
     e.call(
         "attention",
-        "online" if group == 1 else "group",
-        "ops/attention.cl.j2" if group == 1 else "ops/attention_group.cl.j2",
+        tile.variant,
+        tile.template,
         params,
         node=node,
         shown={"d": width},
@@ -163,9 +167,9 @@ def _emit(e: Emitter, node: Node) -> None:
         global_size=(
             (ceil_div(queries * groups, rows) * parts, k.shape[1], batch)
             if group == 1
-            else (ceil_div(queries, rows) * group, heads, batch)
+            else (ceil_div(queries, tile.rows) * tile.group, heads, batch)
         ),
-        local_size=(group, 1, 1),
+        local_size=(tile.group, 1, 1),
         cost=_cost(node, q.shape, k, v),
     )
     if parts > 1:
@@ -229,7 +233,7 @@ def _cost(node: Node, q: tuple[Dim, ...], k: View, v: View) -> Cost:
     )
 
 
-def _readable(e: Emitter, node: Node, view: View, lanes: int, tag: str) -> View:
+def readable(e: Emitter, node: Node, view: View, lanes: int, tag: str) -> View:
     """The view, or a copy of it, whose rows are contiguous and start at a vector's alignment."""
     contiguous = view.strides[3] == 1 or view.shape[3] == 1
     if contiguous and all(e.divides(lanes, dim) for dim in (*view.strides[:3], view.offset)):
@@ -265,6 +269,7 @@ register(
         _infer,
         _reference,
         emit=_emit,
+        half=True,
         rtol=2e-5,
         atol=2e-5,
         cases=(

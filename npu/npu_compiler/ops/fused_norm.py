@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
 
-def _reference(
+def normalised(
     torch: Any,
     x: Any,
     weight: Any = None,
@@ -32,16 +32,25 @@ def _reference(
     centred: bool,
     rounded: str = "",
 ) -> Any:
-    """``rounded``: the dtype of 16 bits that rows are rounded to before the weight, if any."""
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last ``count`` dimensions, without the
+    mean unless ``centred``; ``rounded``: the dtype of 16 bits that rows are rounded to before the weight, if
+    any."""
     shape = x.shape[x.dim() - count :]
     if rounded:
-        y = _reference(torch, x, count=count, eps=eps, centred=centred).to(getattr(torch, rounded)).float()
+        y = normalised(torch, x, count=count, eps=eps, centred=centred).to(getattr(torch, rounded)).float()
         y = y if weight is None else y * weight
         return y if bias is None else y + bias
     if centred:
         return torch.nn.functional.layer_norm(x, shape, weight, bias, eps)
     y = torch.nn.functional.rms_norm(x, shape, weight, eps)
     return y if bias is None else y + bias
+
+
+def rows_before(torch: Any, x: Any, weight: Any, eps: float | None, rounded: str) -> Any:
+    """What a product takes for ``x``: its rows, normalised by the root mean square if there is an ``eps``."""
+    if eps is None:
+        return x
+    return normalised(torch, x, weight, count=1, eps=eps, centred=False, rounded=rounded)
 
 
 def _emit(e: Emitter, node: Node) -> None:
@@ -113,7 +122,7 @@ register(
     OpDef(
         "norm",
         like_first,
-        _reference,
+        normalised,
         emit=_emit,
         rtol=2e-5,
         atol=2e-6,

@@ -9,6 +9,7 @@ from npu_compiler.ctext import Step
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, register
 from npu_compiler.ops.conv import packed_linear
 from npu_compiler.ops.fused import run_body
+from npu_compiler.ops.fused_norm import rows_before
 from npu_compiler.products import LANES
 from npu_compiler.shapes import may_equal, require
 from torch_ir.ir import Attr, Node, TensorSpec
@@ -27,10 +28,23 @@ def _infer(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
 
 
 def _reference(
-    torch: Any, x: Any, w: Any, bias: Any = None, *, gate: Attr = (), epilogue: Attr = (), half: str = ""
+    torch: Any,
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    residual: None = None,
+    scale: Any = None,
+    *,
+    gate: Attr = (),
+    epilogue: Attr = (),
+    half: str = "",
+    norm_eps: float | None = None,
+    norm_rounded: str = "",
 ) -> Any:
     """Rows of ``w`` (and numbers of ``bias``): 8 of the gate, 8 of the other half, and so on. ``gate`` are
-    steps on the gate, ``epilogue`` steps on the other half (i0) that may read the gate (i1)."""
+    steps on the gate, ``epilogue`` steps on the other half (i0) that may read the gate (i1). With
+    ``norm_eps``, rows are normalised before, as in ``linear``."""
+    x = rows_before(torch, x, scale, norm_eps, norm_rounded)
     y = torch.nn.functional.linear(x, w, bias)
     halves = y.reshape(*y.shape[:-1], -1, 2, LANES)
     first, second = (halves[..., i, :].reshape(*y.shape[:-1], -1) for i in (0, 1))

@@ -15,10 +15,12 @@ from torch_ir.ir import IR, Node, TensorSpec
 def fuse_attention(ir: IR, target: Target) -> IR:
     """Takes the copies of heads (expanded and reshaped, as ``repeat_kv`` of language models) and the casts
     from 16 bits off the keys and values of attention nodes, and rotations off their queries. Where there is a
-    mask, ``seen_end`` of it becomes an input: one node for all that share the mask."""
+    mask, ``seen_end`` of it becomes an input: one node for all that share the mask. Of keys and values that
+    the model rounds to the 16 bits that it computes attention in, a GPU reads the rounded ones."""
     producers = {output: node for node in ir.nodes for output in node.outputs}
     specs = ir.values()
     ends: dict[str, str] = {}
+    rounded: dict[tuple[str | None, str], str] = {}
     nodes: list[Node] = []
     for node in ir.nodes:
         if node.op == "attention":
@@ -26,6 +28,9 @@ def fuse_attention(ir: IR, target: Target) -> IR:
             k, v = (_bare(str(value), producers, specs) for value in (k, v))
             if specs[k].shape[1] != specs[v].shape[1]:
                 k, v = node.inputs[1:3]
+            if target.group > 1:
+                half = str(node.attrs.get("half", ""))
+                k, v = (rounded.get((value, half)) or value for value in (k, v))
             if mask is not None and end is None:
                 if mask not in ends:
                     nodes.append(_seen_end(mask, node, specs))
@@ -37,6 +42,8 @@ def fuse_attention(ir: IR, target: Target) -> IR:
                 node = replace(node, origin=(*turn.origin, *node.origin))
             inputs = (q, k, v, mask, end, *tables)
             node = replace(node, inputs=inputs if tables or end is not None else inputs[: len(node.inputs)])
+        elif node.op == "cast" and node.out.dtype in HALF and node.inputs[0] is not None:
+            rounded[node.inputs[0], node.out.dtype] = node.outputs[0]
         nodes.append(node)
     return replace(ir, nodes=tuple(nodes))
 

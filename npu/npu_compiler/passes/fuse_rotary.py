@@ -27,7 +27,8 @@ def missed(ir: IR) -> list[str]:
 
 
 def _rotates(node: Node) -> bool:
-    return node.op in ("rotary", "cache_rows") or (node.op == "attention" and len(node.inputs) > 5)
+    tables = {"attention": 5, "attention_step": 8}.get(node.op)
+    return node.op in ("rotary", "cache_rows") or (tables is not None and len(node.inputs) > tables)
 
 
 class _Matcher:

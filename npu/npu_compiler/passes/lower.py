@@ -114,7 +114,8 @@ def _lowered(
     """What the node's lowering builds, and the values that stand for its outputs.
 
     Arithmetic on floating point of 16 bits happens in float32, also within what one operation becomes;
-    products keep its dtype as their attribute ``half``, since tensor cores take operands of 16 bits.
+    products and attention keep its dtype as their attribute ``half``, since tensor cores take operands of 16
+    bits.
     ``wide`` knows the float32 value of every result that was narrowed for no other reason; what computes on
     goes on from it, so that nothing is rounded that is not stored.
     """
@@ -145,7 +146,7 @@ def _lowered(
     dtypes = {specs[v].dtype for v in node.inputs if v is not None and is_float(specs[v].dtype)}
     if narrow and len(dtypes) == 1:
         builder.nodes = [
-            replace(made, attrs={**made.attrs, "half": min(dtypes)}) if op_def(made.op).epilogue else made
+            replace(made, attrs={**made.attrs, "half": min(dtypes)}) if op_def(made.op).half else made
             for made in builder.nodes
         ]
     for index, (output, spec) in enumerate(zip(node.outputs, node.outs, strict=True)):

@@ -1,0 +1,46 @@
+"""Small modules for the passes that act for GPUs alone."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from decoder_cases import attend, cached, rms
+from pass_cases import PassCase, call, values
+
+GPU_CASES: dict[str, PassCase] = {
+    "fuse_step": PassCase("fuse_step", cached(attend), target="gpu"),
+    "fuse_step_not_on_a_cpu": PassCase("fuse_step", cached(attend), False),
+    "fuse_norm_rows": PassCase(
+        "fuse_norm_rows",
+        call(lambda m, x: F.linear(m.w * rms(x), m.v), values(3, 8), w=values(8), v=values(5, 8)),
+        target="gpu",
+    ),
+    "fuse_norm_rows_gated_rounded": PassCase(
+        "fuse_norm_rows",
+        call(
+            lambda m, x: (lambda y: F.silu(F.linear(y, m.u)) * F.linear(y, m.v))(
+                (m.w * rms(x).bfloat16()).float()
+            ),
+            values(2, 16),
+            w=values(16).bfloat16(),
+            u=values(8, 16),
+            v=values(8, 16, seed=1),
+        ),
+        rounds=True,
+        target="gpu",
+    ),
+    "fuse_norm_rows_not_used_twice": PassCase(
+        "fuse_norm_rows",
+        call(lambda m, x: (lambda y: (F.linear(y, m.v), y))(rms(x)), values(3, 8), v=values(5, 8)),
+        False,
+        target="gpu",
+    ),
+    "fuse_norm_rows_not_of_many": PassCase(
+        "fuse_norm_rows",
+        call(lambda m, x: F.linear(rms(x), m.v), values(5, 8), v=values(5, 8)),
+        False,
+        target="gpu",
+    ),
+    "fuse_norm_rows_not_on_a_cpu": PassCase(
+        "fuse_norm_rows", call(lambda m, x: F.linear(rms(x), m.v), values(3, 8), v=values(5, 8)), False
+    ),
+}
