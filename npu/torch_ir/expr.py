@@ -145,15 +145,7 @@ def symbols_of(dim: Dim) -> frozenset[str]:
 
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     """``dim`` with the symbols in ``values`` replaced; symbols that ``values`` does not name stay."""
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, factor in dim.terms:
-        term: Dim = factor
-        for atom in monomial:
-            term = term * _substitute_atom(atom, values)
-        total = total + term
-    return total
+    return _rebuilt(dim, lambda atom: _substitute_atom(atom, values))
 
 
 def evaluate(dim: Dim, values: Mapping[str, int]) -> int:
@@ -180,15 +172,7 @@ def bounds_of(dim: Dim, bounds: Bounds) -> tuple[int, int]:
 def within(dim: Dim, bounds: Bounds) -> Dim:
     """``dim`` without the arguments of min and max that decide nothing within the bounds: min(s, 32) is s
     where s is 16 at most."""
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, factor in dim.terms:
-        term: Dim = factor
-        for atom in monomial:
-            term = term * _atom_within(atom, bounds)
-        total = total + term
-    return total
+    return _rebuilt(dim, lambda atom: _atom_within(atom, bounds))
 
 
 def parse(text: str | int) -> Dim:
@@ -282,6 +266,19 @@ def _extreme(name: str, function: Callable[[Iterable[int]], int], dims: tuple[Di
         return function(numbers)
     args: tuple[Dim, ...] = (*others, *([function(numbers)] if numbers else ()))
     return args[0] if len(args) == 1 else _atom(name, *args)
+
+
+def _rebuilt(dim: Dim, change: Callable[[Atom], Dim]) -> Dim:
+    """``dim`` with ``change`` applied to the atoms of its products."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, factor in dim.terms:
+        term: Dim = factor
+        for atom in monomial:
+            term = term * change(atom)
+        total = total + term
+    return total
 
 
 def _substitute_atom(atom: Atom, values: Mapping[str, Dim]) -> Dim:
