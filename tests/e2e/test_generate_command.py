@@ -224,7 +224,7 @@ def test_the_document_runs_as_it_is_written(
 ) -> None:
     monkeypatch.chdir(built.root)
     text = (ROOT / "docs" / "generation.md").read_text().replace("smollm2-135m", "tiny")
-    first, second = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    first, second, third = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(first, "generation.md", "exec"), names)
     assert capsys.readouterr().out == "".join(
@@ -232,6 +232,12 @@ def test_the_document_runs_as_it_is_written(
     assert len(names["tokens"]) == 32
     exec(compile(second.replace("504, 3575, 282", "50, 51, 52"), "generation.md", "exec"), names)
     assert capsys.readouterr().out == f"{built.greedy([50, 51, 52], 8)}\n"
+    keys = next(state for state in names["decode"].states if "keys" in state.name)
+    before = names["weights"].read_state(keys)
+    exec(compile(third, "generation.md", "exec"), names)
+    assert before.any()
+    assert np.array_equal(names["other"].read_state(keys), before)
+    assert not names["weights"].read_state(keys).any()
 
 
 def test_a_tokenizer_that_does_not_fit(built: Built, tmp_path: Path) -> None:
