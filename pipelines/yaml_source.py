@@ -107,9 +107,10 @@ def read_yaml(path: Path, root: Path) -> Source:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        lines = text.splitlines() or [""]
+        line = min(mark.line + 1, len(lines)) if mark else 1  # what is missing is missed behind the end
         problem = f"{error.problem} ({error.context})" if error.context else error.problem
-        if re.match(r" *\t", text.split("\n")[line - 1]):
+        if re.match(r" *\t", lines[line - 1]):
             problem = "the line begins with a tab; YAML wants spaces"
         raise ConfigError(f"{Place(path, line, root)}: not valid YAML: {problem}") from None
     except yaml.YAMLError as error:

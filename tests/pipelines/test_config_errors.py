@@ -99,6 +99,7 @@ WHOLE = [
     ("programs: {}\n", 1, "factory: this key is required"),
     ("factory: a:b\nprograms: {}\n", 2, "programs: at least 1 is needed"),
     ("factory: [a\n", 2, "not valid YAML: did not find expected ',' or ']' (while parsing a flow sequence)"),
+    ("a: 1\nplain", 2, "not valid YAML: could not find expected ':' (while scanning a simple key)"),
     ("a: b: c\n", 1, "not valid YAML: mapping values are not allowed in this context"),
     ("- factory\n", 1, "expected keys and values (`factory: ...`), found a list"),
     ("# nothing\n", 1, "the file is empty; a model needs at least `factory` and `programs`"),
