@@ -107,7 +107,7 @@ def read_yaml(path: Path, root: Path) -> Source:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        lines = text.splitlines() or [""]
+        lines = text.split("\n")
         line = min(mark.line + 1, len(lines)) if mark else 1  # what is missing is missed behind the end
         problem = f"{error.problem} ({error.context})" if error.context else error.problem
         if re.match(r" *\t", lines[line - 1]):
