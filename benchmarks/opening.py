@@ -148,11 +148,13 @@ def inputs_of(work: Work) -> dict[str, Any]:
 
 
 def onnx_file(work: Work) -> Path:
-    """The model as ONNX with its weights, exported once for each content of the weights."""
+    """The model as ONNX with its weights, exported once for each content of the weights and size of the
+    inputs."""
     from pipelines.results import file_digest
 
     digest = file_digest(job_of(work).source_weights)[:16]
-    path = Path(work.root) / "artifacts" / ".peers" / f"{work.model}-{digest}.onnx"
+    sizes = "_".join("x".join(map(str, value.shape)) for value in inputs_of(work).values())
+    path = Path(work.root) / "artifacts" / ".peers" / f"{work.model}-{digest}-{sizes}.onnx"
     if not path.is_file():
         import torch
 
