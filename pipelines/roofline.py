@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from npu_compiler.resources import template_root
-from npu_runtime.backend import Backend, Launch
+from npu_runtime.backend import Backend, Launch, Memory
 from pipelines.results import KernelTime, Peaks
 
 #: Bytes that are read to measure the bandwidth: more than caches hold.
@@ -34,37 +32,37 @@ def measure(device: Backend) -> Peaks:
     per_unit, group = _ITEMS[device.kind]
     items = max(device.threads * per_unit, 1)
     out = device.allocate(4 * items)
-    start = _best(device, _launch(device, module, "nothing", (1,), (1,), [out]))
+    start = _best(device, _launch(device, module, "nothing", 1, 1, [out]))
     gflops = None
     if device.kind == "cpu":
-        took = _best(device, _launch(device, module, "multiply_adds", (items,), (group,), [out], [_ROUNDS]))
+        took = _best(device, _launch(device, module, "multiply_adds", items, group, [out], [_ROUNDS]))
         gflops = items * _ROUNDS * _OPERATIONS / took
     nbytes = min(_READ, device.largest)
     count = nbytes // _VECTOR // items // 4 * 4
     data = device.allocate(nbytes)
     device.zero(data)
     first, step = (count, 1) if device.kind == "cpu" else (1, items)
-    took = _best(device, _launch(device, module, "read_once", (items,), (group,), [data, out],
+    took = _best(device, _launch(device, module, "read_once", items, group, [data, out],
                                  [first, step, count]))
     return Peaks(gflops, items * count * _VECTOR / took, start / 1e3)
 
 
 def _launch(
-    device: Backend, module: object, entry: str, items: tuple[int, ...], group: tuple[int, ...],
-    memories: Sequence[object], scalars: Sequence[int] = (),
+    device: Backend, module: object, entry: str, items: int, group: int,
+    memories: Sequence[Memory], scalars: Sequence[int] = (),
 ) -> Launch:
     kernel = device.kernel(module, entry, entry)
     for index, memory in enumerate(memories):
-        device.set_memory(kernel, index, memory, "rw")  # type: ignore[arg-type]
+        device.set_memory(kernel, index, memory, "rw")
     for index, value in enumerate(scalars, len(memories)):
         device.set_scalar(kernel, index, value, "int")
-    return Launch(kernel, items, group)
+    return Launch(kernel, (items,), (group,))
 
 
 def _best(device: Backend, launch: Launch) -> float:
     """Nanoseconds of the fastest of a few launches."""
     times = device.launch_timed([launch] * (_REPEATS + 1))[1:]
-    return float(max(np.min([end - start for start, end in times]), 1))
+    return float(max(min(end - start for start, end in times), 1))
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from npu_compiler.ctext import index_text, size_text
-from npu_compiler.dtypes import SHORT, literal
-from npu_compiler.lowering import as_int, as_number
+from npu_compiler.ctext import size_text
+from npu_compiler.dtypes import SHORT
+from npu_compiler.lowering import as_int
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, op_def, register
-from npu_compiler.ops.fused_attention import LANES, readable
+from npu_compiler.ops.fused_attention import LANES, operand, operands, readable
 from npu_compiler.ops.rotary import tables
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.select import BufferUse
-from npu_compiler.views import View, expand
+from npu_compiler.views import expand
 from torch_ir.expr import product
 from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
@@ -87,40 +87,20 @@ def _emit(e: Emitter, node: Node) -> None:
     places = [dim for view in everything for dim in (*view.strides, view.offset)]
     symbols, symbol_args = e.symbol_args([keys.shape[2], index.offset, *places])
 
-    def operand(view: View, head: str) -> dict[str, str]:
-        base = index_text([("b", view.strides[0]), (head, view.strides[1])], view.offset, kind)
-        return {"base": base, "row": size_text(view.strides[2]), "column": size_text(view.strides[3])}
-
     params = {
         "index_type": kind,
         "symbols": symbols,
         "group": e.target.group,
         "rows": 1,
         "lanes": lanes,
-        "width": width,
-        "value_width": value_width,
-        "groups": as_int(heads) // as_int(keys.shape[1]),
-        "scale": literal(float(as_number(node.attrs["scale"])), "float32"),
         "queries": "1",
-        "keys": size_text(keys.shape[2]),
         "causal": False,
-        "mask": None if mask is None else "bool" if mask.dtype == "bool" else "add",
-        "bounded": end is not None,
-        "tables": tuple(SHORT[view.dtype] for view in turn),
-        "key_type": SHORT[keys.dtype],
-        "value_type": SHORT[values.dtype],
         "out_type": SHORT[out.dtype],
-        "q": operand(q, "h"),
-        "k": operand(keys, "g"),
-        "v": operand(values, "g"),
-        "m": None if mask is None else operand(mask, "h"),
-        "e": None if end is None else operand(end, "h"),
-        "turn": tuple(operand(view, "h") for view in turn),
-        "out": operand(out, "h"),
+        **operands(kind, node, q, keys, values, mask, end, turn, out),
         "step": {
-            "k": operand(k, "g"),
-            "v": operand(v, "g"),
-            "turn": tuple(operand(view, "g") for view in new_turn),
+            "k": operand(kind, k, "g"),
+            "v": operand(kind, v, "g"),
+            "turn": tuple(operand(kind, view, "g") for view in new_turn),
             "index_offset": size_text(index.offset),
         },
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import index_text, size_text
@@ -113,10 +114,6 @@ def _emit(e: Emitter, node: Node) -> None:
         [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
     )
 
-    def operand(view: View, head: str) -> dict[str, str]:
-        base = index_text([("b", view.strides[0]), (head, view.strides[1])], view.offset, kind)
-        return {"base": base, "row": size_text(view.strides[2]), "column": size_text(view.strides[3])}
-
     params = {
         "index_type": kind,
         "symbols": symbols,
@@ -131,26 +128,10 @@ def _emit(e: Emitter, node: Node) -> None:
             }
         ),
         **tile.params,
-        "width": width,
-        "value_width": value_width,
-        "groups": groups,
         **({"step": None} if tile.variant == "group" else {}),
-        "scale": literal(float(as_number(node.attrs["scale"])), "float32"),
         "queries": size_text(queries),
-        "keys": size_text(k.shape[2]),
         "causal": bool(node.attrs["causal"]),
-        "mask": None if mask is None else "bool" if mask.dtype == "bool" else "add",
-        "bounded": end is not None,
-        "tables": tuple(SHORT[view.dtype] for view in rotation),
-        "key_type": SHORT[k.dtype],
-        "value_type": SHORT[v.dtype],
-        "q": operand(q, "h"),
-        "k": operand(k, "g"),
-        "v": operand(v, "g"),
-        "m": None if mask is None else operand(mask, "h"),
-        "e": None if end is None else operand(end, "h"),
-        "turn": tuple(operand(view, "h") for view in rotation),
-        "out": operand(made, "h"),
+        **operands(kind, node, q, k, v, mask, end, rotation, made),
     }
     e.call(
         "attention",
@@ -174,6 +155,45 @@ def _emit(e: Emitter, node: Node) -> None:
     )
     if parts > 1:
         _combine(e, node, made, out, parts)
+
+
+def operands(
+    kind: str,
+    node: Node,
+    q: View,
+    k: View,
+    v: View,
+    mask: View | None,
+    end: View | None,
+    turn: Sequence[View],
+    out: View,
+) -> dict[str, Any]:
+    """What every template of attention is told of its operands; ``turn``: the tables that rotate queries."""
+    return {
+        "width": as_int(q.shape[-1]),
+        "value_width": as_int(v.shape[-1]),
+        "groups": as_int(q.shape[1]) // as_int(k.shape[1]),
+        "scale": literal(float(as_number(node.attrs["scale"])), "float32"),
+        "keys": size_text(k.shape[2]),
+        "mask": None if mask is None else "bool" if mask.dtype == "bool" else "add",
+        "bounded": end is not None,
+        "tables": tuple(SHORT[view.dtype] for view in turn),
+        "key_type": SHORT[k.dtype],
+        "value_type": SHORT[v.dtype],
+        "q": operand(kind, q, "h"),
+        "k": operand(kind, k, "g"),
+        "v": operand(kind, v, "g"),
+        "m": None if mask is None else operand(kind, mask, "h"),
+        "e": None if end is None else operand(kind, end, "h"),
+        "turn": tuple(operand(kind, view, "h") for view in turn),
+        "out": operand(kind, out, "h"),
+    }
+
+
+def operand(kind: str, view: View, head: str) -> dict[str, str]:
+    """Where rows of ``view`` [B, heads, rows, width] lie: ``head`` is the head's variable in the kernel."""
+    base = index_text([("b", view.strides[0]), (head, view.strides[1])], view.offset, kind)
+    return {"base": base, "row": size_text(view.strides[2]), "column": size_text(view.strides[3])}
 
 
 def _shares(e: Emitter, rows: int, key_heads: int, keys: int) -> tuple[int, int]:

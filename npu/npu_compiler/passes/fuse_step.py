@@ -14,7 +14,7 @@ def fuse_step(ir: IR, target: Target) -> IR:
     tables."""
     if target.group == 1:
         return ir
-    users = ir.users()
+    users, values = ir.users(), ir.values()
     rows = {node.outputs: node for node in ir.nodes if node.op == "cache_rows"}
     fused: dict[str, Node] = {}
     dropped: set[str] = set()
@@ -22,7 +22,6 @@ def fuse_step(ir: IR, target: Target) -> IR:
         cache = rows.get((str(node.inputs[1]), str(node.inputs[2]))) if node.op == "attention" else None
         if cache is None or any(len(users[value]) > 1 for value in cache.outputs):
             continue
-        values = ir.values()
         one = values[str(node.inputs[0])].shape[2] == values[str(cache.inputs[2])].shape[2] == 1
         tables = (*node.inputs, *(None,) * 5)[5:7]
         if one and not node.attrs["causal"] and tables == (*cache.inputs, None, None)[5:7]:
