@@ -107,9 +107,15 @@ class Backend(ABC):
         """Binds argument ``index`` to an OpenCL ``int`` or ``long``."""
 
     @abstractmethod
-    def launch(self, launches: Sequence[Launch], fetch: tuple[Memory, Bytes] | None = None) -> None:
-        """Enqueues all in order and waits for the last. ``fetch``: memory to read behind the last, as
-        ``read`` does, in the same wait. Raises ``DeviceError`` naming the launch that was refused."""
+    def launch(
+        self,
+        launches: Sequence[Launch],
+        writes: Sequence[tuple[Memory, Bytes]] = (),
+        fetch: tuple[Memory, Bytes] | None = None,
+    ) -> None:
+        """Enqueues all in order and waits once, for the last. ``writes``: what to write before the first, as
+        ``write`` does; ``fetch``: memory to read behind the last, as ``read`` does. Raises ``DeviceError``
+        naming the launch that was refused."""
 
     @abstractmethod
     def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:

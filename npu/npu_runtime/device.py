@@ -293,20 +293,32 @@ class Device(Backend):
                 f"{kernel.label}: argument {index} of {kernel.entry} cannot be {what}: {error}"
             ) from None
 
-    def launch(self, launches: Sequence[Launch], fetch: tuple[Memory, Bytes] | None = None) -> None:
-        self._enqueue(launches, self._queue, fetch)
+    def launch(
+        self,
+        launches: Sequence[Launch],
+        writes: Sequence[tuple[Memory, Bytes]] = (),
+        fetch: tuple[Memory, Bytes] | None = None,
+    ) -> None:
+        self._enqueue(launches, self._queue, writes, fetch)
 
     def _enqueue(
-        self, launches: Sequence[Launch], queue: Any, fetch: tuple[Memory, Bytes] | None = None
+        self,
+        launches: Sequence[Launch],
+        queue: Any,
+        writes: Sequence[tuple[Memory, Bytes]] = (),
+        fetch: tuple[Memory, Bytes] | None = None,
     ) -> list[Any]:
-        enqueue = self._cl.enqueue_nd_range_kernel
-        events = []
+        enqueue, copy = self._cl.enqueue_nd_range_kernel, self._cl.enqueue_copy
+        events = []  # a copy's event lives as long as the list: dropping it would wait for the copy
         current = None
         try:
+            for memory, data in writes:
+                if data.size:
+                    events.append(copy(queue, memory.handle, data, is_blocking=False))
             for current in launches:
                 events.append(enqueue(queue, current.kernel.handle, current.global_size, current.local_size))
-            if fetch is not None:  # the event lives as long as the list: dropping it would wait for it
-                events.append(self._cl.enqueue_copy(queue, fetch[1], fetch[0].handle, is_blocking=False))
+            if fetch is not None:
+                events.append(copy(queue, fetch[1], fetch[0].handle, is_blocking=False))
             queue.finish()
         except self._cl.Error as error:
             where = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from npu_runtime import env
-from npu_runtime.backend import Backend, KernelHandle, Launch, Memory
+from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory
 from npu_runtime.buffer import NPUBuffer, as_bytes, as_dense, check_spec, value_range
 from npu_runtime.dtypes import nbytes
 from npu_runtime.errors import DeviceError, InputError
@@ -169,8 +169,9 @@ class Executor:
         check_weights(weights, device)
         sizes = self._bind_sizes(values)
         self._bind_weights(weights)
+        writes: list[tuple[Memory, Bytes]] = []
         for buffer in self._buffers["input"]:
-            self._bind(buffer.name, self._input_memory(buffer, arrays[buffer.ref]))
+            self._bind(buffer.name, self._input_memory(buffer, arrays[buffer.ref], writes))
         made = {}
         for spec, shape in zip(program.output_specs, sizes.outputs, strict=True):
             memory = self._pool.take(device, max(1, nbytes(shape, spec.dtype)))
@@ -179,8 +180,10 @@ class Executor:
         for buffer in self._buffers["output"]:
             self._bind(buffer.name, made[buffer.ref].memory)
         if times is None:
-            device.launch(sizes.launches, self._faults.fetch if self._faults else None)
+            device.launch(sizes.launches, writes, self._faults.fetch if self._faults else None)
         else:
+            for write in writes:
+                device.write(*write)
             spans = device.launch_timed(sizes.launches)
             if self._faults is not None:
                 device.read(*self._faults.fetch)
@@ -191,14 +194,15 @@ class Executor:
             self._faults.check()
         return made
 
-    def _input_memory(self, buffer: Buffer, value: object) -> Memory:
+    def _input_memory(self, buffer: Buffer, value: object, writes: list[tuple[Memory, Bytes]]) -> Memory:
+        """Where an input lies; an array is added to what is written there before the first step."""
         if isinstance(value, NPUBuffer):
             return value.memory
         data = as_bytes(value)  # type: ignore[arg-type]  # accept made it an array
         memory = self._staging.get(buffer.ref)
         if memory is None or memory.nbytes < data.size:
             memory = self._staging[buffer.ref] = self.device.allocate(data.size)
-        self.device.write(memory, data)
+        writes.append((memory, data))
         return memory
 
     def _bind(self, name: str, memory: Memory) -> None:

@@ -157,7 +157,14 @@ class NullDevice(Backend):
         parameter: _Parameter = kernel.handle.parameters[index]
         return parameter
 
-    def launch(self, launches: Sequence[Launch], fetch: tuple[Memory, Bytes] | None = None) -> None:
+    def launch(
+        self,
+        launches: Sequence[Launch],
+        writes: Sequence[tuple[Memory, Bytes]] = (),
+        fetch: tuple[Memory, Bytes] | None = None,
+    ) -> None:
+        for memory, data in writes:
+            self.write(memory, data)
         for launch in launches:
             self._launch(launch)
         if fetch is not None:

@@ -246,3 +246,20 @@ def test_scalars_of_tensors_without_dims(device: Backend) -> None:
     assert outputs["y"].shape == ()
     if device.vendor != "null":
         assert outputs["y"].to_numpy() == 2.5
+
+
+def test_a_run_waits_once(device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs are written without waiting, in front of the steps, and may change when the run is over."""
+    program = accumulator()
+    executor, weights = Executor(program, device), load_weights({}, program, device)
+    x = np.arange(5, dtype=np.float32)
+    outputs = []
+    for factor in range(3):
+        with monkeypatch.context() as patch:
+            if device.vendor != "null":
+                patch.setattr(type(device), "write", lambda self, memory, data: pytest.fail("waits"))
+            outputs.append(executor.run({"x": x}, weights)["out"])
+        x *= 2 + factor
+    if device.vendor != "null":
+        for output, total in zip(outputs, (1, 3, 9), strict=True):
+            np.testing.assert_array_equal(output.to_numpy(), total * np.arange(5))
