@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from npu_compiler.emit import Emitted, Emitter, Options
 from npu_compiler.errors import CompileError, UnsupportedOpError
 from npu_compiler.pipeline import MISSED, run_passes
 from npu_compiler.render import PRELUDE, render, template_closure
-from npu_compiler.select import BufferUse, KernelCall, ScalarUse
+from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse
 from npu_compiler.target import Target, load_target
 from npu_compiler.tuned import Answer, Tuning
 from npu_compiler.weights import state_spec
@@ -39,6 +40,7 @@ from torch_ir.serialize import ir_from_dict
 
 #: The dtypes that a program's arithmetic can be asked to have.
 PRECISIONS = ("float32", "float16", "bfloat16")
+_ERF = re.compile(r"\bnpu_erf_(\w+)\(")
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,10 @@ def _render(calls: tuple[KernelCall, ...]) -> tuple[dict[str, str], tuple[Kernel
     texts = {entry: render(call.template, {"entry": entry, **call.params}) for entry, call in entries.items()}
     used = {"fp64": "double", "power": "npu_power", "gcd": "npu_gcd"}
     used |= {f"special_{real}": f"npu_{real}_" for real in ("float", "double")}
-    wanted = {name: any(word in text for text in texts.values()) for name, word in used.items()}
+    wanted: dict[str, Param] = {
+        name: any(word in text for text in texts.values()) for name, word in used.items()
+    }
+    wanted["erf"] = sorted({kind for text in texts.values() for kind in _ERF.findall(text)})
     sources = {"kernels/_prelude.cl": render(PRELUDE, wanted)}
     kernels = []
     for entry, text in texts.items():

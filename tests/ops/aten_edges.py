@@ -58,6 +58,10 @@ EDGES: dict[str, Call] = {
     "einsum_vectors": (lambda x, y: (torch.einsum("i,i->", x, y), torch.einsum("i,i", x, x)), (n(7), n(7))),
     "einsum_same": (lambda x, y: (torch.einsum("i,i->i", x, y), torch.einsum("i,i->", y, y)), (n(7), n(7))),
     "gelu_tanh_far": (lambda x: F.gelu(x, approximate="tanh"), (t([-INF, -5e18, -104.0, -6.0, 3e38, INF]),)),
+    "erf_far": (
+        lambda x: (torch.erf(x), torch.erf(x * 1e-30) * 1e30, F.gelu(x.clamp(-1e30, 1e30))),
+        (t([-INF, -20.0, -3.93, -3.7, -1e-3, 0.0, 0.5, 3.8, 3.92, 7.0, INF, float("nan")]),),
+    ),
     "addcmul_extreme": (lambda x: torch.addcmul(x, x.flip(0), x, value=2), (t([3e38, 1.0, 1e-30]),)),
     "cumprod_within": (lambda x: (x.cumprod(0), x.cumsum(0)), (t([1e30, 1e30, 1e-30]),)),
     "lgamma": (torch.lgamma, (n(3, 7) * 3,)),

@@ -99,6 +99,7 @@ _ADD_RELU = (
     Step("relu", ("t0",), {}, "float32").pack(),
     Step("mul", ("t1", 0.5), {}, "float32").pack(),
 )
+_GELU = (("gelu_erf", ("i0",), (), "float32"),)
 
 
 def _conv_case(
@@ -331,6 +332,7 @@ register(
             Case(((1, 7), (5, 7), None)),
             Case(((2, 3, 16), (24, 16), (24,), (2, 3, 24)), {"epilogue": _ADD_RELU}, constant=(1, 2)),
             Case(((5, 7), (13, 7), None, (5, 13)), {"epilogue": _ADD_RELU}, constant=(1,)),
+            Case(((7, 29), (24, 29), (24,)), {"epilogue": _GELU}, constant=(1, 2)),
         ),
     )
 )

@@ -139,7 +139,7 @@ unary("reciprocal", "(({T})(1) / {x})", values="positive")
 unary("sin", "sin({x})")
 unary("cos", "cos({x})")
 unary("tanh", "tanh({x})")
-unary("erf", "erf({x})")
+unary("erf", "npu_erf_{T}({x})", rtol=1e-6)
 unary("sigmoid", "(({T})(1) / (({T})(1) + exp(-{x})))")
 unary("silu", "({x} / (({T})(1) + exp(-{x})))", reference="nn.functional.silu")
 unary("floor", "floor({x})", whole=True)
@@ -181,7 +181,7 @@ unary("hardswish", f"({{x}} * {_HARD} / ({{T}})(6))", reference="nn.functional.h
 unary("hardsigmoid", f"({_HARD} / ({{T}})(6))", reference="nn.functional.hardsigmoid")
 unary(
     "gelu_erf",
-    "(({T})(0.5f) * {x} * (({T})(1) + erf({x} * {N[0.70710678118654752]})))",
+    "(({T})(0.5f) * {x} * (({T})(1) + npu_erf_{T}({x} * {N[0.70710678118654752]})))",
     aten=("internal.gelu_erf",),
     reference="nn.functional.gelu",
 )

@@ -3,6 +3,7 @@ registers."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from npu_compiler.ctext import Operand, Step, unpack_body
@@ -14,6 +15,8 @@ from torch_ir.ir import IR, Attr, Node
 #: Where the residual operand stands in the inputs of every op that can have an epilogue.
 RESIDUAL = 3
 NOT_ON_VECTORS = frozenset({"where", "cast"})
+#: Functions of templates/lib take scalars, but for these.
+_ON_SCALARS = re.compile(r"npu_(?!erf_)")
 
 
 def fuse_epilogue(ir: IR, target: Target) -> IR:
@@ -34,7 +37,7 @@ def fuse_epilogue(ir: IR, target: Target) -> IR:
         if (
             op.expr is not None
             and node.op not in NOT_ON_VECTORS
-            and "npu_" not in op.expr  # functions of templates/lib take scalars
+            and not _ON_SCALARS.search(op.expr)
             and node.out.dtype == "float32"
             and node.outputs[0] not in constants
         ):
