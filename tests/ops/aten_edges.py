@@ -25,6 +25,7 @@ EDGES: dict[str, Call] = {
     "var_rank_0": (lambda x: (x.sum().var(), x), (n(3),)),
     "pad_circular_cut": (lambda x: F.pad(x, (-1, 1, -2, 1), "circular"), (n(1, 3, 4, 4),)),
     "avg_pool_negative_divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=-2), (n(1, 3, 4, 4),)),
+    "log_softmax_far": (lambda x: (x.log_softmax(1), (x - 3e5).double().log_softmax(0)), (n(3, 7) + 1e5,)),
     "prelu_rank_0": (lambda x, w: F.prelu(x.sum(), w), (-p(3), n(1))),
     "floor_div_infinity": (
         lambda x, y: torch.div(x, y, rounding_mode="floor"),

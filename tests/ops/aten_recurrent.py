@@ -34,5 +34,6 @@ RECURRENT: dict[str, Call] = {
     "rnn_tanh": (Layer(nn.RNN, 3, 5, bidirectional=True).eval(), (n(4, 2, 3),)),
     "rnn_relu": (Layer(nn.RNN, 3, 5, nonlinearity="relu").eval(), (n(4, 2, 3), n(1, 2, 5))),
     "lstm_cell": (randomised(nn.LSTMCell(3, 5)), (n(2, 3),)),
+    "rnn_cell_unbatched": (randomised(nn.RNNCell(3, 5)), (n(3),)),
     "gru_cell": (randomised(nn.GRUCell(3, 5)), (n(2, 3), n(2, 5))),
 }

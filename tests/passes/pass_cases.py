@@ -145,6 +145,17 @@ CASES: dict[str, PassCase] = {
         call(lambda m, x: F.linear(x, m.w) * m.s, values(1, 7), w=values(5, 7), s=values(3, 5)),
         False,
     ),
+    "fold_affine_not_what_is_constant": PassCase(
+        "fold_affine",
+        call(
+            lambda m, x: x + (F.linear(m.z, m.w) + m.b),
+            values(1, 5),
+            z=values(1, 7),
+            w=values(5, 7),
+            b=values(5),
+        ),
+        False,
+    ),
     "fold_pad": PassCase(
         "fold_pad", call(lambda m, x: F.conv2d(F.pad(x, (0, 1, 2, 1)), m.w, padding=1), X, w=W)
     ),

@@ -20,7 +20,8 @@ def fold_affine(ir: IR, target: Target) -> IR:
     """``conv(x, w, b) * s + t`` becomes ``conv(x, w * s, b * s + t)`` where ``s`` and ``t`` are constants per
     channel.
 
-    A convolution whose result something else reads keeps its own weights and is not folded.
+    A convolution whose result something else reads keeps its own weights and is not folded; what depends on
+    weights alone stays as it is, since others count on its being a constant.
     """
     constants = set(constant_exprs(ir))
     specs = ir.values()
@@ -31,7 +32,7 @@ def fold_affine(ir: IR, target: Target) -> IR:
     nodes: list[Node] = []
     for node in ir.nodes:
         folded = None
-        if node.op in ("mul", "add"):
+        if node.op in ("mul", "add") and node.outputs[0] not in constants:
             for value, other in (node.inputs, node.inputs[::-1]):
                 host = made.get(value or "")
                 if (

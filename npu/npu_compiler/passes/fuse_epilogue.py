@@ -56,7 +56,7 @@ def fuse_epilogue(ir: IR, target: Target) -> IR:
                     break
         final = fused or node
         nodes[final.name] = final
-        if op_def(final.op).epilogue and final.inputs[1] in constants:
+        if op_def(final.op).epilogue and all(v is None or v in constants for v in final.inputs[1:RESIDUAL]):
             hosts[final.outputs[0]] = final
             order[final.outputs[0]] = order[node.outputs[0]]
     return replace(ir, nodes=tuple(nodes.values()))
