@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,36 @@ def _built_kernels_leave_no_trace(tmp_path_factory: pytest.TempPathFactory) -> I
     patch.setenv("NPU_CACHE_DIR", str(tmp_path_factory.mktemp("built")))
     yield
     patch.undo()
+
+
+_RAN = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_RAN] = Counter()
+
+
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Notes on which device a test runs: its own, where it has one; else whatever is the default."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    chosen = next((params[name] for name in ("guarded", "device", "selector") if params.get(name)), "")
+    item.config.stash[_RAN][str(chosen)] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Which devices the tests covered, and which are here and were left out."""
+    ran, devices = config.stash[_RAN], list_devices()
+    terminalreporter.section("devices", "-")
+    for info in devices:
+        others = f", and what else needs a device of {ran['']} others" if info == devices[0] else ""
+        terminalreporter.write_line(
+            f"{info.selector}: {ran[info.selector]} tests of this device{others} "
+            f"({info.name}, {info.platform} {info.driver})"
+        )
+    if not devices:
+        terminalreporter.write_line("no OpenCL device: what computes was not tested")
+    if not any(info.vendor == "nvidia" for info in devices):
+        terminalreporter.write_line("nvidia: programs for it compile, their calls fit (null device)")
 
 
 def guarded_devices() -> list[object]:

@@ -6,7 +6,8 @@ without it, programs for ``nvidia`` are compiled and their calls checked on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,9 @@ from npu_compiler.compiler import compile_ir
 from npu_compiler.ops import Case, load_all
 from npu_compiler.target import load_target
 from npu_runtime.device import list_devices
+from npu_runtime.errors import DeviceError
 from npu_runtime.executor import Executor
+from npu_runtime.npubin import source_order
 from npu_runtime.null_device import NullDevice
 from npu_runtime.program import CompiledProgram
 from npu_runtime.weight_loader import load_weights
@@ -246,3 +249,60 @@ def test_programs_for_nvidia_make_sound_calls() -> None:
     inputs, weights = operands(chosen)
     outputs = Executor(program, device).run(inputs, load_weights(weights, program, device))
     assert len(outputs) == len(program.output_specs)
+
+
+def _sources(program: CompiledProgram) -> str:
+    """The steps of a program, and the sources of those of its kernels that have inline PTX."""
+    steps = [f"{step.kernel} {step.global_size} {step.local_size}" for step in program.steps]
+    texts = [program.kernel_sources[kernel.file] for kernel in program.kernels]
+    return "\n\n".join(["\n".join(steps), *(text for text in texts if "asm" in text)])
+
+
+def _of(name: str, *shapes: tuple[int, ...]) -> Case:
+    """The first of a record's cases whose shapes begin so."""
+    return next(case for case in load_all()[0][name].cases if case.shapes[: len(shapes)] == shapes)
+
+
+#: A program for each kind of kernel with inline PTX: a product of many rows, of few whose sums are split, and
+#: of one (a matrix times a vector); a convolution; a prompt's attention; a decoder's step.
+SOURCES: dict[str, tuple[str, Case, str]] = {
+    "product_f16": ("linear", _linear(130, 136, 2080, "float16"), "linear_f16_mma"),
+    "product_bf16_split": ("linear", _linear(29, 72, 72, "bfloat16"), "linear_bf16_split"),
+    "product_bf16_row": ("linear", _linear(1, 40, 64, "bfloat16"), "linear_bf16_rows"),
+    "convolution_bf16": ("conv", _of("conv", (3, 8, 9, 9), (29, 8, 1, 1)), "conv2d_bf16_split"),
+    "attention_f16": ("attention", next(_attention(130, 66, 32)), "attention_f32_mma"),
+    "decode_step": ("attention_step", _of("attention_step", (1, 1, 300, 64)), "attention_f32_step"),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_with_inline_ptx(name: str, golden: Callable[[str, str], None]) -> None:
+    op, case, kernel = SOURCES[name]
+    half = "bfloat16" if "bf16" in name else "float16"
+    case = replace(case, attrs={**case.attrs, "half": half})
+    sample = HalfSample(load_all()[0][op], case, "float32", half, 0)
+    program = program_of({"a": sample}, "nvidia")
+    assert any(step.kernel.startswith(kernel) for step in program.steps)
+    golden(f"nvidia/{name}.cl", _sources(program))
+
+
+def test_programs_for_nvidia_are_opencl_c_but_for_their_ptx(guarded: graphs.GuardedDevice) -> None:
+    """Compiled, not run, where no NVIDIA device is: with nothing in place of the instructions, and as that
+    vendor's macro has it."""
+    program = program_of({name: sample for name, sample in SAMPLES.items() if _is_short(sample)}, "nvidia")
+    module = _without_ptx(program, guarded)
+    kernels = [guarded.kernel(module, step.kernel, step.kernel) for step in program.steps]
+    assert [kernel.num_args for kernel in kernels] == [len(step.args) for step in program.steps]
+    broken = next(kernel for kernel in program.kernels if kernel.entry.startswith("linear_f16_mma"))
+    text = program.kernel_sources[broken.file].replace("NPU_COPIED()", "NPU_COPIES()", 1)
+    with pytest.raises(DeviceError, match=broken.entry):
+        _without_ptx(graphs.replaced(program, kernels=(broken,), kernel_sources={broken.file: text}), guarded)
+
+
+def _without_ptx(program: CompiledProgram, device: graphs.GuardedDevice) -> object:
+    nothing = ("kernels/nothing.cl", "#define NPU_ASM(...)\n")
+    texts = [
+        (name, re.sub(r"\basm\b(\s+volatile\b)?", "NPU_ASM", program.kernel_sources[name]))
+        for name in source_order(program)
+    ]
+    return device.build([nothing, *texts], ["-cl-std=CL1.2", "-DNPU_NVIDIA=1", *program.options])

@@ -1,0 +1,160 @@
+"""Models compiled for GPUs: one file for every device, processors too; and for NVIDIA, without one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import graphs
+import numpy as np
+import pytest
+import torch
+import transformers
+from tiny_decoders import CONFIG, decoder_programs
+from torch import nn
+
+from npu_compiler.compiler import compile_ir
+from npu_runtime.backend import Backend
+from npu_runtime.device import Device, list_devices
+from npu_runtime.executor import Executor
+from npu_runtime.null_device import NullDevice
+from npu_runtime.program import CompiledProgram
+from npu_runtime.weight_loader import load_weights
+from pipelines.extract import extract_program, share_states
+from pipelines.zoo.causal_lm import causal_lm, randomize
+from pipelines.zoo.resnet import BasicBlock
+from torch_ir import extract_ir
+from torch_ir.ir import IR
+
+CACHE = 48
+QWEN: dict[str, Any] = {
+    "architecture": "Qwen2ForCausalLM",
+    "config": {
+        **CONFIG,
+        "vocab_size": 211,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+    },
+    "max_cache": CACHE,
+}
+PROMPT = np.random.default_rng(5).integers(0, 211, (1, 21))
+TOKENS = (7, 199, 3, 42)
+DEVICES = [info.selector for info in list_devices()] or [
+    pytest.param("", marks=pytest.mark.skip(reason="no OpenCL device: results cannot be compared"))
+]
+
+
+class Images(nn.Module):
+    """ResNet-18's parts: a stem, a pool, blocks beside a shortcut and beside a convolution, a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        down = nn.Sequential(nn.Conv2d(16, 32, 1, stride=2, bias=False), nn.BatchNorm2d(32))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+        )
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.blocks = nn.Sequential(BasicBlock(16, 16, 1, None), BasicBlock(16, 32, 2, down))
+        self.fc = nn.Linear(32, 13)
+
+    def forward(self, x: Any) -> Any:
+        return self.fc(self.blocks(self.pool(self.stem(x))).mean((2, 3)))
+
+
+@cache
+def images() -> tuple[IR, nn.Module, torch.Tensor]:
+    """In float16."""
+    torch.manual_seed(1)
+    module, x = Images().eval().half(), torch.randn(2, 3, 37, 41).half()
+    return extract_ir(module, (x,), model_name="images"), module, x
+
+
+@cache
+def decoder() -> tuple[Mapping[str, IR], nn.Module]:
+    """Qwen2 in bfloat16, weights and cache."""
+    with torch.device("meta"):
+        modules = {name: causal_lm(**QWEN, dtype="bfloat16") for name in ("prefill", "decode")}
+    wanted = decoder_programs(CACHE, 32)
+    made = {name: extract_program("qwen", module, wanted[name], "meta") for name, module in modules.items()}
+    return share_states(made), randomize(causal_lm(**QWEN, dtype="bfloat16"), 3)
+
+
+def programs(target: str, folder: Path) -> dict[str, CompiledProgram]:
+    """All programs, from their files."""
+    graphs_of = {"images": images()[0], **decoder()[0]}
+    for name, ir in graphs_of.items():
+        compile_ir(ir, target=target, program=name).save(folder / f"{name}.npubin")
+    return {name: CompiledProgram.load(folder / f"{name}.npubin") for name in graphs_of}
+
+
+def results(made: Mapping[str, CompiledProgram], device: Backend) -> dict[str, np.ndarray[Any, Any]]:
+    """The images' logits; those of a prompt and of the tokens behind it, which run on the prompt's cache."""
+    state = {key: graphs.array(value) for key, value in images()[1].state_dict().items()}
+    ran = Executor(made["images"], device).run(
+        {"x": graphs.array(images()[2])}, load_weights(state, made["images"], device)
+    )
+    found = {"images": next(iter(ran.values())).to_numpy()}
+    state = {key: graphs.array(value) for key, value in decoder()[1].state_dict().items()}
+    del state["lm_head.weight"]
+    weights = load_weights(state, made["prefill"], device)
+    prefill, decode = Executor(made["prefill"], device), Executor(made["decode"], device)
+    length = PROMPT.shape[1]
+    places, ones = np.arange(length)[None], np.ones_like(PROMPT)
+    inputs = {"input_ids": PROMPT, "attention_mask": ones, "position_ids": places}
+    found["prefill"] = prefill.run(inputs, weights)["logits"].to_numpy()[:, -1]
+    for at, token in enumerate(TOKENS, length):
+        inputs = {
+            "input_ids": np.array([[token]]),
+            "cache_position": np.array([at]),
+            "position_ids": np.array([[at]]),
+            "attention_mask": (np.arange(CACHE) <= at)[None].astype(np.int64),
+        }
+        found[f"decode{at}"] = decode.run(inputs, weights)["logits"].to_numpy()[:, -1]
+    return {name: array.astype(np.float32) for name, array in found.items()}
+
+
+@cache
+def expected() -> dict[str, np.ndarray[Any, Any]]:
+    """PyTorch's results in float32 of the same weights."""
+    _, module, x = images()
+    state = module.state_dict()
+    exact = Images().eval()
+    exact.load_state_dict(state)
+    own = decoder()[1]
+    library = transformers.Qwen2ForCausalLM(own.config).eval().float()
+    library.load_state_dict({key: value.float() for key, value in own.state_dict().items()})
+    with torch.no_grad():
+        found = {"images": exact(x.float()).numpy()}
+        logits = library(torch.tensor([[*PROMPT[0].tolist(), *TOKENS]])).logits.numpy()
+    length = PROMPT.shape[1]
+    found["prefill"] = logits[:, length - 1]
+    return found | {f"decode{at}": logits[:, at] for at in range(length, length + len(TOKENS))}
+
+
+@pytest.fixture(scope="module")
+def for_gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CompiledProgram]:
+    return programs("gpu", tmp_path_factory.mktemp("gpu"))
+
+
+@pytest.mark.filterwarnings("ignore:.* was compiled for")
+@pytest.mark.parametrize("selector", DEVICES)
+def test_one_file_runs_on_every_device(selector: str, for_gpus: dict[str, CompiledProgram]) -> None:
+    assert {program.device_type for program in for_gpus.values()} == {"gpu"}
+    found = results(for_gpus, Device(selector))
+    assert found.keys() == expected().keys()
+    for name, wanted in expected().items():
+        error = np.linalg.norm(found[name] - wanted) / np.linalg.norm(wanted)
+        assert error < (4e-3 if name == "images" else 3e-2), f"{name}: {error}"
+
+
+def test_models_for_nvidia_make_sound_calls(tmp_path: Path) -> None:
+    made = programs("nvidia", tmp_path)
+    for program in made.values():
+        assert any("mma.sync" in text or "shfl.sync" in text for text in program.kernel_sources.values())
+    found = results(made, NullDevice(kind="gpu"))
+    assert {name: array.shape for name, array in found.items()} == {
+        name: array.shape for name, array in expected().items()
+    }
