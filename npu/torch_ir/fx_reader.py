@@ -189,6 +189,8 @@ class _Reader:
             value = node.meta.get("val")
             if not _is_tensor(value) and not region:
                 return self._scalar(value, node.name)
+            if getattr(target, "__name__", "") == "_add_batch_dim":  # what vmap calls
+                raise NotSimpleError(f"{node.name} maps over a dimension that operations do not see")
             if region.startswith("auto_functionalized"):
                 region = f"{node.args[0]}, which changes its arguments and"
             raise IRError(

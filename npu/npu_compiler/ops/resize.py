@@ -177,6 +177,27 @@ PADDING: dict[str, Callable[[int, int], int]] = {
 }
 
 
+def _pad_dynamic(b: Builder, x: str, mode: str, dim: int, widths: tuple[int, int]) -> str:
+    """``x`` between what stands before and behind it along a dimension of dynamic size."""
+    cut = [min(width, 0) for width in widths]
+    x = slice_dim(b, x, dim, -cut[0], b.shape(x)[dim] + sum(cut)) if any(cut) else x
+    size, parts = b.shape(x)[dim], [x]
+    if mode == "circular" and any(cut) and b.bounds(size)[0] < max(widths):
+        raise unsupported("wrapping around more than may be left of a dynamic size")
+    for width, before in zip(widths, (True, False), strict=True):
+        if width <= 0:
+            continue
+        if mode == "reflect":
+            part = b.emit("flip", slice_dim(b, x, dim, 1 if before else size - 1 - width, width), dims=(dim,))
+        elif mode == "circular":
+            part = slice_dim(b, x, dim, size - width if before else 0, width)
+        else:
+            edge = slice_dim(b, x, dim, 0 if before else size - 1, 1)
+            part = b.emit("expand", edge, shape=(*b.shape(x)[:dim], width, *b.shape(x)[dim + 1 :]))
+        parts.insert(0 if before else len(parts), part)
+    return b.emit("concat", *parts, dim=dim) if len(parts) > 1 else x
+
+
 def pad_with_copies(b: Builder, x: str, mode: Attr, widths: Sequence[int]) -> str:
     """``x`` padded, last dimension first in ``widths``, by its own elements."""
     if mode not in PADDING:
@@ -185,9 +206,10 @@ def pad_with_copies(b: Builder, x: str, mode: Attr, widths: Sequence[int]) -> st
     for i in range(len(widths) // 2):
         dim = rank - 1 - i
         size = b.shape(x)[dim]
-        if not isinstance(size, int):
-            raise unsupported(f"padding mode {mode!r} of a dynamic size")
         low, high = widths[2 * i], widths[2 * i + 1]
+        if not isinstance(size, int):
+            x = _pad_dynamic(b, x, str(mode), dim, (low, high))
+            continue
         if mode == "circular" and (low < 0 or high < 0):  # what is cut off does not come back
             size += min(low, 0) + min(high, 0)
             x = slice_dim(b, x, dim, max(-low, 0), size)

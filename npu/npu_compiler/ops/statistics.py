@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import Builder, as_number, wrap_dim, wrap_dims
 from npu_compiler.ops import lowers
-from npu_compiler.ops.arithmetic import choose
+from npu_compiler.ops.arithmetic import choose, size_value
 from npu_compiler.ops.creation import full
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape, tensor_input
@@ -31,21 +30,32 @@ from torch_ir.ir import Node
     "aten.std.default",
 )
 def lower_var(b: Builder, node: Node) -> list[str]:
+    """PyTorch computes these of float32 in double precision: here of numbers near 1, a power of two away."""
     x = reshape(b, tensor_input(node), b.shape(tensor_input(node)) or (1,))
     dims = wrap_dims(node.attrs.get("dim"), len(b.shape(x)))
     correction = node.attrs.get("correction")
     if correction is None:
         correction = 1 if node.attrs.get("unbiased", True) else 0
     count = product(b.shape(x)[dim] for dim in dims)
-    if not isinstance(count, int):
-        raise Unsupported("a variance over a dynamic dimension")
-    divisor = max(count - float(as_number(correction)), 0.0)
+    back = None
+    if b.spec(x).dtype == "float32" and all(b.bounds(b.shape(x)[dim])[0] > 0 for dim in dims):
+        power = cast(b, b.emit("exponent", b.emit("reduce_amax", b.emit("abs", x), dims=dims)), "float32")
+        power = b.emit("clamp_max", b.emit("clamp_min", power, None, scalar=-100.0), None, scalar=120.0)
+        x, back = b.emit("mul", x, b.emit("exp2", b.emit("neg", power))), b.emit("exp2", power)
     mean = b.emit("reduce_mean", x, dims=dims)
     centred = b.emit("sub", x, mean)
     total = b.emit("reduce_sum", b.emit("mul", centred, centred), dims=dims)
-    var = b.emit("div", total, None, scalar=divisor)
-    if ".std" in node.op:
-        var = b.emit("sqrt", var)
+    if isinstance(count, int):
+        var = b.emit("div", total, None, scalar=max(count - float(as_number(correction)), 0.0))
+    else:
+        known = cast(b, size_value(b, count), b.spec(x).dtype)
+        left = b.emit("sub", known, None, scalar=float(as_number(correction)))
+        var = b.emit("div", total, b.emit("clamp_min", left, None, scalar=0.0))
+    root = ".std" in node.op
+    var = b.emit("sqrt", var) if root else var
+    if back is not None:
+        mean, var = b.emit("mul", mean, back), b.emit("mul", var, back)
+        var = var if root else b.emit("mul", var, back)
     return [reshape(b, value, out.shape) for value, out in zip((var, mean), node.outs, strict=False)]
 
 
