@@ -19,4 +19,5 @@ class Section(BaseModel):
     """Base of every part of a configuration: unknown keys and implicit conversions are errors."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True,
+        ser_json_inf_nan="constants")  # what a factory is given may be infinite

@@ -90,6 +90,7 @@ class SafetensorsFile:
     def _header(self, raw: bytes) -> dict[str, Any]:
         try:
             header = json.loads(raw, object_pairs_hook=_unique)
+            json.dumps(header, ensure_ascii=False).encode()  # a text that is no Unicode is an error
         except (ValueError, RecursionError) as error:
             raise self._broken(f"its header is not JSON: {error}") from None
         if not isinstance(header, dict):
@@ -119,7 +120,6 @@ class SafetensorsFile:
         if raw.ctypes.data % dtype.itemsize:
             raw = raw.copy()
         return raw.view(dtype).reshape(entry.shape)
-
 
     def release(self, name: str) -> None:
         """What has been read of a tensor need not stay in memory: it will be read from the file again where

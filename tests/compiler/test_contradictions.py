@@ -53,6 +53,28 @@ def test_a_graph_that_contradicts_itself_is_refused(edit: Any, says: str) -> Non
         compile_ir(file)
 
 
+class Masked(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.masked_fill(x > 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (
+            lambda n, f: n["masked_fill"]["outputs"][0].update(shape=[0, 5]),
+            r"\[0, 5\].*makes float32\[3, 5\]",
+        ),
+        (lambda n, f: n["masked_fill"]["inputs"].reverse(), "its mask is float32"),
+    ],
+)
+def test_a_mask_that_contradicts_is_refused(edit: Any, says: str) -> None:
+    file = ir_to_dict(extract_ir(Masked().eval(), (torch.randn(3, 5),)))
+    edit({node["name"]: node for node in file["nodes"]}, file)
+    with pytest.raises(UnsupportedOpError, match=says):
+        compile_ir(file)
+
+
 def test_a_key_that_appears_twice_is_refused(tmp_path: Path) -> None:
     text = json.dumps(ir_to_dict(extract_ir(Plain().eval(), (torch.randn(3, 5),))))
     path = tmp_path / "main.ir.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -168,10 +169,11 @@ def test_extends_merges_and_replaces(tmp_path: Path) -> None:
 
 def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
     path = write(tmp_path, model=f"{VALID}verify: {{max_relative_error: 1e-3}}\n"
-                 "factory_args: {on: no, n: 0x10}\n")
+                 "factory_args: {on: no, n: 0x10, top: .inf}\n")
     config = load_config(path, tmp_path)
     assert config.verify.max_relative_error == 1e-3
-    assert config.factory_args == {"on": "no", "n": 16}
+    assert config.factory_args == {"on": "no", "n": 16, "top": math.inf}
+    assert type(config).model_validate_json(config.model_dump_json(by_alias=True)) == config
 
 
 def test_an_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:

@@ -320,8 +320,10 @@ def test_a_damaged_prepared_file_is_refused(change: Any, tmp_path: Path, device:
         (b"[1]", "not a JSON object"),
         (b"[" * 100_000, "not JSON"),
         (b'{"w":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}', "lies at bytes"),
+        (b'{"w":{"dtype":"F32","shape":["\\ud800"],"data_offsets":[0,0]}}', "surrogates"),
+        (b'{"\\ud800":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}', "surrogates"),
     ],
-    ids=["metadata", "values", "twice", "list", "deep", "overflow"],
+    ids=["metadata", "values", "twice", "list", "deep", "overflow", "size", "name"],
 )
 def test_a_malformed_header_is_refused(header: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"

@@ -272,6 +272,9 @@ def lower_where(b: Builder, node: Node) -> str:
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
 def lower_masked_fill(b: Builder, node: Node) -> str:
+    mask = b.spec(_operand(b, node, 1))
+    if mask.dtype != "bool":
+        raise unsupported(f"its mask is {mask.dtype}", "compare first: a mask is bool")
     value = _number_or_size(b, node.attrs["value"]) if "value" in node.attrs else _operand(b, node, 2)
     return choose(b, _operand(b, node, 1), value, _operand(b, node, 0), node.out.dtype)
 

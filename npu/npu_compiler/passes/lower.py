@@ -120,9 +120,28 @@ def _lowered(
     goes on from it, so that nothing is rounded that is not stored.
     """
     lowering = _lowering(node, specs, lowerings)
-    if node.outs and all(0 in spec.shape for spec in node.outs):  # there is nothing to compute
-        builder = Builder(node, specs, taken, symbols)
-        return builder, [full(builder, spec.shape, 0, spec.dtype) for spec in node.outs]
+    if not node.outs or any(0 not in spec.shape for spec in node.outs):
+        return _computed(node, specs, taken, lowering, wide, symbols)
+    try:  # there is nothing to compute, but the shapes are to be right
+        tried, results = _computed(node, specs, set(taken), lowering, dict(wide), symbols)
+    except Exception:
+        if all(0 not in specs[value].shape for value in node.inputs if value is not None):
+            raise
+    else:
+        _check(node, [tried.spec(result) for result in results], symbols)
+    builder = Builder(node, specs, taken, symbols)
+    return builder, [full(builder, spec.shape, 0, spec.dtype) for spec in node.outs]
+
+
+def _computed(
+    node: Node,
+    specs: Mapping[str, TensorSpec],
+    taken: set[str],
+    lowering: Lowering,
+    wide: dict[str, str],
+    symbols: Bounds,
+) -> tuple[Builder, list[str]]:
+    """``_lowered`` for results that have elements."""
     halves = [value for value in node.inputs if value is not None and specs[value].dtype in HALF]
     narrow = any(spec.dtype in HALF for spec in node.outs)
     if not halves and not narrow:
