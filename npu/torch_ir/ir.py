@@ -265,6 +265,12 @@ def verify(ir: IR, after: str = "") -> None:
         )
 
 
+def _symbols_in(attr: Attr) -> frozenset[str]:
+    if isinstance(attr, tuple):
+        return frozenset().union(*map(_symbols_in, attr))
+    return symbols_of(attr) if isinstance(attr, Expr) else frozenset()
+
+
 def _problems(ir: IR) -> Iterator[str]:
     known: dict[str, TensorSpec] = {}
 
@@ -288,8 +294,8 @@ def _problems(ir: IR) -> Iterator[str]:
         if guard.relation not in ("==", "<=") or not guard.symbols <= ir.symbols.keys():
             yield f"guard {guard.text}: unknown relation or undeclared symbol"
     for name, spec in ir.weights.items():
-        if any(isinstance(dim, int) and dim < 0 for dim in spec.shape):
-            yield f"weight {name}: negative size in {spec.shape}"
+        if any(not isinstance(dim, int) or dim < 0 for dim in spec.shape):
+            yield f"weight {name}: a symbolic or negative size in {spec.shape}"
     for name, spec in ir.inputs.items():
         yield from define(name, spec)
     for name, key in ir.weight_name_mapping.items():
@@ -309,6 +315,9 @@ def _problems(ir: IR) -> Iterator[str]:
         for value in node.inputs:
             if value is not None and value not in known:
                 yield f"{node.name} reads {value}, which nothing before it defines"
+        for key, attr in node.attrs.items():
+            if undeclared := _symbols_in(attr) - ir.symbols.keys():
+                yield f"{node.name}.{key}: undeclared symbol {', '.join(sorted(undeclared))}"
         if len(node.outputs) != len(node.outs):
             yield f"{node.name} has {len(node.outputs)} output names and {len(node.outs)} specs"
         for name, spec in zip(node.outputs, node.outs, strict=False):

@@ -11,7 +11,14 @@ from dataclasses import replace
 from itertools import combinations
 
 from torch_ir.errors import IRError
-from torch_ir.functionalize import NotSimpleError, base_name, functionalize, is_in_place, live_nodes
+from torch_ir.functionalize import (
+    IDENTITIES,
+    NotSimpleError,
+    base_name,
+    functionalize,
+    is_in_place,
+    live_nodes,
+)
 from torch_ir.ir import IR, Attr, Node, Output, State
 from torch_ir.write_through import write_through
 
@@ -106,6 +113,10 @@ def complete(ir: IR) -> IR:
     plain = replace(ir, nodes=tuple(nodes))
     if not any(is_in_place(node.op) for node in nodes):
         return plain
+    for node in nodes:
+        shares = is_in_place(node.op) or base_name(node.op) in IDENTITIES
+        if shares and (not node.inputs or node.inputs[0] is None):
+            raise IRError(f"{node.name} ({node.op}) is its first input, and has none")
     placeholders = [*ir.inputs, *ir.weight_name_mapping, *ir.constants]
     try:
         result = functionalize(nodes, ir.values(), placeholders, [output.value for output in ir.outputs])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from torch_ir import public_format
+from torch_ir.consistent import check_uses
 from torch_ir.constants import from_nested, nested_shape, to_nested
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, parse
@@ -113,11 +114,13 @@ def ir_from_dict(data: Any, place: str = "IR") -> IR:
             raise IRError(
                 f"ir_version is {entry.ir_version} and this npubin reads up to {IR_VERSION}; update npubin"
             )
-        ir = _Reader(entry).ir()
-        if entry.ir_version is None:
-            ir.verify()
-            ir = public_format.complete(ir)
+        reader = _Reader(entry)
+        ir = reader.ir()
         ir.verify()
+        check_uses(reader.uses(), ir.values())
+        if entry.ir_version is None:
+            ir = public_format.complete(ir)
+            ir.verify()
     except (msgspec.ValidationError, ValueError, KeyError, OverflowError, RecursionError) as error:
         text = f"KeyError: {error}" if isinstance(error, KeyError) else str(error)
         raise IRError(f"{place}: not a valid IR file: {text}; extract the IR again") from None
@@ -277,15 +280,12 @@ class _Reader:
             for key, spec in weights.items()
             if key not in entry.constants or key in mapping.values()
         }
+        inputs = {item.name: _spec(item) for item in entry.graph_inputs}
+        if len(inputs) < len(entry.graph_inputs):
+            raise IRError("two graph inputs share a name")
         names: set[str] = set()
-        outputs = tuple(
-            Output(self._output_name(item, names), self._value(item.name)) for item in entry.graph_outputs
-        )
-        inputs: dict[str, TensorSpec] = {}
-        for item in entry.graph_inputs:
-            if item.name in inputs:
-                raise IRError(f"two graph inputs are named {item.name}")
-            inputs[item.name] = _spec(item)
+        last = entry.graph_outputs
+        outputs = tuple(Output(self._output_name(item, names), self._value(item.name)) for item in last)
         return IR(
             entry.model_name,
             inputs,
@@ -299,6 +299,11 @@ class _Reader:
             entry.pytorch_version,
             guards=tuple(Guard(parse(left), parse(right), by) for left, by, right in entry.guards),
         )
+
+    def uses(self) -> Iterator[tuple[str, str, str, tuple[Dim, ...]]]:
+        reads = [(item.name, tensor) for item in self._entry.nodes for tensor in item.inputs]
+        for reader, item in [*reads, *(("the graph's output", item) for item in self._entry.graph_outputs)]:
+            yield reader, self._value(item.name), item.dtype, _shape(item.shape)
 
     def _value(self, name: str) -> str:
         return self._aliases.get(name, name)

@@ -16,6 +16,15 @@ from torch_ir.errors import IRError
 from torch_ir.serialize import ir_to_dict
 
 
+def say_everywhere(file: dict[str, Any]) -> None:
+    """Every use of a value says of it what its maker does, so that the makers are judged."""
+    weights = {weight["name"]: weight for weight in file["weights"]}
+    specs = {name: weights[key] for name, key in file["weight_name_mapping"].items() if key in weights}
+    specs |= {output["name"]: output for node in file["nodes"] for output in node["outputs"]}
+    for use in [*(item for node in file["nodes"] for item in node["inputs"]), *file["graph_outputs"]]:
+        use |= {key: specs[use["name"]][key] for key in ("shape", "dtype") if use["name"] in specs}
+
+
 class Plain(torch.nn.Module):
     """Three operations, one with an attribute."""
 
@@ -49,6 +58,7 @@ class Plain(torch.nn.Module):
 def test_a_graph_that_contradicts_itself_is_refused(edit: Any, says: str) -> None:
     file = ir_to_dict(extract_ir(Plain().eval(), (torch.randn(3, 5),)))
     edit({node["name"]: node for node in file["nodes"]}, file)
+    say_everywhere(file)
     with pytest.raises((UnsupportedOpError, IRError), match=says):
         compile_ir(file)
 
@@ -71,7 +81,62 @@ class Masked(torch.nn.Module):
 def test_a_mask_that_contradicts_is_refused(edit: Any, says: str) -> None:
     file = ir_to_dict(extract_ir(Masked().eval(), (torch.randn(3, 5),)))
     edit({node["name"]: node for node in file["nodes"]}, file)
+    say_everywhere(file)
     with pytest.raises(UnsupportedOpError, match=says):
+        compile_ir(file)
+
+
+def test_a_use_that_contradicts_the_value_is_refused() -> None:
+    file = ir_to_dict(extract_ir(Plain().eval(), (torch.randn(3, 5),)))
+    file["nodes"][1]["inputs"][0]["shape"] = [5, 3]
+    with pytest.raises(IRError, match=r"layer_norm reads relu as float32\[5, 3\], which is float32\[3, 5\]"):
+        compile_ir(file)
+
+
+class Arguments(torch.nn.Module):
+    """Operations whose results' shapes their arguments decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = torch.nn.functional.max_pool2d(self.norm(x), 2)
+        z = torch.nn.functional.interpolate(y, scale_factor=2.0)
+        first, second = z.split([1, 3], 1)
+        return first, second.sum(1), torch.nn.functional.adaptive_avg_pool2d(z, 3), torch.arange(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("max_pool2d", {"padding": 1}, r"makes float32\[1, 4, 4, 4\]"),
+        ("max_pool2d", {"stride": [1, 0]}, "not positive"),
+        ("upsample_nearest2d", {"scale_factors": [3.0, 2.0]}, r"makes float32\[1, 4, 9, 6\]"),
+        ("upsample_nearest2d", {"scale_factors": [2.0, 0.0]}, "resized to"),
+        ("upsample_nearest2d", {"output_size": [6, 6]}, "an output size and scale factors"),
+        ("split_with_sizes", {"split_sizes": [2, 3]}, r"pieces of \(2, 3\) from 4"),
+        ("split_with_sizes", {"split_sizes": [2, 2]}, r"makes float32\[1, 2, 6, 6\]"),
+        ("split_with_sizes", {"split_sizes": [1, 1, 2]}, "make 3 results"),
+        ("sum_1", {"keepdim": True}, r"makes float32\[1, 1, 6, 6\]"),
+        ("adaptive_avg_pool2d", {"output_size": [2, 3]}, r"makes float32\[1, 4, 2, 3\]"),
+        ("arange", {"end": 4}, r"makes int64\[4\]"),
+    ],
+)
+def test_arguments_that_contradict_a_shape_are_refused(name: str, change: Any, says: str) -> None:
+    file = ir_to_dict(extract_ir(Arguments().eval(), (torch.randn(1, 4, 6, 6),)))
+    next(node for node in file["nodes"] if node["name"] == name)["attrs"] |= change
+    with pytest.raises(UnsupportedOpError, match=says):
+        compile_ir(file)
+
+
+@pytest.mark.parametrize("shape", [[], [1], [5]])
+@pytest.mark.parametrize("name", ["norm.weight", "norm.running_var"])
+def test_statistics_that_do_not_fit_are_refused(name: str, shape: list[int]) -> None:
+    file = ir_to_dict(extract_ir(Arguments().eval(), (torch.randn(1, 4, 6, 6),)))
+    next(weight for weight in file["weights"] if weight["name"] == name)["shape"] = shape
+    say_everywhere(file)
+    with pytest.raises(UnsupportedOpError, match="a normalisation of 4 channels"):
         compile_ir(file)
 
 

@@ -204,7 +204,7 @@ def test_unknown_keys_are_accepted() -> None:
         (lambda data: data["graph_inputs"][0].update(shape=["__import__('os')", 4]), "outside the grammar"),
         (lambda data: data["graph_inputs"][0].update(shape=[1.5, 4]), "shape"),
         (lambda data: data["graph_inputs"][0].update(dtype="float23"), "unknown dtype 'float23'"),
-        (lambda data: data["graph_inputs"].append(data["graph_inputs"][0]), "two graph inputs are named x"),
+        (lambda data: data["graph_inputs"].append(data["graph_inputs"][0]), "two graph inputs share a name"),
         (lambda data: data["nodes"][0].update(none_mask=[True]), "mask of absent ones"),
         (lambda data: data["nodes"][0]["attrs"].update(stride={"a": 1}), "conv.stride"),
         (lambda data: data["nodes"][2]["attrs"].update(index=7), "getitem takes index 7"),

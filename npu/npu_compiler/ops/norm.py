@@ -24,6 +24,7 @@ def lower_batch_norm(b: Builder, node: Node) -> list[str]:
     """``x * s + t`` with ``s = weight / sqrt(var + eps)`` and ``t = bias - mean * s``, computed when weights
     are loaded."""
     x = tensor_input(node)
+    _check_channels(b, node, x)
     weight, bias = optional_input(node, 1), optional_input(node, 2)
     if optional_input(node, 3) is None:
         return _by_own_statistics(b, node, x, weight, bias)
@@ -43,6 +44,14 @@ def lower_batch_norm(b: Builder, node: Node) -> list[str]:
     y = b.emit("add", y, reshape(b, shift, column))
     empty = [b.emit("slice", mean, dim=0, start=0, step=1, length=0) for _ in node.outputs[1:]]
     return [y, *empty]
+
+
+def _check_channels(b: Builder, node: Node, x: str) -> None:
+    """Refuses weights and statistics that are not a number a channel: broadcasting would take them."""
+    channels = b.shape(x)[1]
+    for value in node.inputs[1:]:
+        if value is not None and b.shape(value) != (channels,):
+            raise unsupported(f"a normalisation of {channels} channels by {value} of shape {b.shape(value)}")
 
 
 def _by_own_statistics(b: Builder, node: Node, x: str, weight: str | None, bias: str | None) -> list[str]:
@@ -112,6 +121,7 @@ def lower_instance_norm(b: Builder, node: Node) -> str:
     x = tensor_input(node)
     if not node.attrs.get("use_input_stats", True):
         raise unsupported("instance normalisation with running statistics")
+    _check_channels(b, node, x)
     y, _, _ = normalise(b, x, tuple(range(2, len(b.shape(x)))), as_number(node.attrs.get("eps", 1e-5)))
     for op, value in (("mul", optional_input(node, 1)), ("add", optional_input(node, 2))):
         if value is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from npu_compiler.argument_shapes import shapes_by_arguments
 from npu_compiler.dtypes import HALF, SHORT, attr_dtype, is_float
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusal
 from npu_compiler.lowering import Builder
@@ -120,6 +121,7 @@ def _lowered(
     goes on from it, so that nothing is rounded that is not stored.
     """
     lowering = _lowering(node, specs, lowerings)
+    _check_arguments(node, specs, symbols)
     if not node.outs or any(0 not in spec.shape for spec in node.outs):
         return _computed(node, specs, taken, lowering, wide, symbols)
     try:  # there is nothing to compute, but the shapes are to be right
@@ -213,6 +215,17 @@ def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[st
     if mistake is not None:
         raise Unsupported(mistake, "extract the graph again, or correct this node")
     return lowerings[node.op]
+
+
+def _check_arguments(node: Node, specs: Mapping[str, TensorSpec], symbols: Bounds) -> None:
+    """Refuses a node whose arguments give other shapes than the graph says."""
+    shapes = shapes_by_arguments(node, [specs[value].shape for value in node.inputs if value is not None])
+    if shapes is None:
+        return
+    if len(shapes) != len(node.outs):
+        raise Unsupported(f"arguments that make {len(shapes)} results, and the graph has {len(node.outs)}")
+    made = [replace(spec, shape=tuple(shape)) for spec, shape in zip(node.outs, shapes, strict=True)]
+    _check(node, made, symbols)
 
 
 def _renamed(state: State, aliases: Mapping[str, str], lost: Mapping[str, TensorSpec]) -> State:
