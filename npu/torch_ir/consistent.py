@@ -20,4 +20,4 @@ def check_uses(
             says, is_ = (
                 f"{a}[{', '.join(map(str, b))}]" for a, b in ((dtype, shape), (made.dtype, made.shape))
             )
-            raise IRError(f"{reader} reads {value} as {says}, which is {is_}; extract the graph again")
+            raise IRError(f"{reader} reads {value} as {says}, which is {is_}")

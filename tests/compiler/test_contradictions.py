@@ -20,6 +20,7 @@ def say_everywhere(file: dict[str, Any]) -> None:
     """Every use of a value says of it what its maker does, so that the makers are judged."""
     weights = {weight["name"]: weight for weight in file["weights"]}
     specs = {name: weights[key] for name, key in file["weight_name_mapping"].items() if key in weights}
+    specs |= {value["name"]: value for value in file["graph_inputs"]}
     specs |= {output["name"]: output for node in file["nodes"] for output in node["outputs"]}
     for use in [*(item for node in file["nodes"] for item in node["inputs"]), *file["graph_outputs"]]:
         use |= {key: specs[use["name"]][key] for key in ("shape", "dtype") if use["name"] in specs}
