@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import zipfile
+import zlib
 
 from bytes_and_json import BYTES, JSON, Mutation, flip
 from containers import NPUBIN, SAFETENSORS
@@ -35,6 +36,7 @@ def mutated(kind: str, rng: random.Random, data: bytes) -> bytes:
             AttributeError,
             OverflowError,
             zipfile.BadZipFile,
+            zlib.error,
             RecursionError,
             NotImplementedError,
             EOFError,
