@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+
+from npu_compiler.errors import Unsupported
 
 #: What a value is in memory.
 STORAGE_TYPE: Mapping[str, str] = MappingProxyType(
@@ -87,6 +90,19 @@ def promote_scalar(dtype: str, scalar: object) -> str:
     return "int64" if kind == 1 else "float32"
 
 
+def held(value: float, dtype: str) -> float:
+    """A Python number as an element of a dtype has it: any but 0 is true, whole numbers lose their fraction.
+
+    Raises ``Unsupported`` for a whole number that is not finite."""
+    if dtype == "bool":
+        return bool(value)
+    if is_float(dtype):
+        return float(value)
+    if not math.isfinite(value):
+        raise Unsupported(f"the number {value} in a tensor of {dtype}", "use a finite number")
+    return int(value)
+
+
 def literal(value: float, dtype: str) -> str:
     """A number as an OpenCL C literal of the dtype's compute type, in parentheses where negative."""
     if is_float(dtype):
@@ -100,7 +116,7 @@ def literal(value: float, dtype: str) -> str:
             f"{number!r}{suffix}" if "." in repr(number) or "e" in repr(number) else f"{number!r}.0{suffix}"
         )
         return f"({text})" if number < 0 else text
-    number = int(value)
+    number = int(held(value, dtype))
     if number == -(1 << 63):
         return "(-9223372036854775807L - 1)"
     text = f"{number}{_SUFFIX.get(dtype, '')}"

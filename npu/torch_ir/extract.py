@@ -38,6 +38,8 @@ def extract_ir(
     "output_0"... Tensors in objects that PyTorch does not look into, such as a cache of ``transformers``, are
     named by the attributes that hold them.
 
+    What it returns beside tensors is left out, where no input decides it: None, text, numbers.
+
     Buffers that the call changes become states; a non-persistent one on ``meta`` starts as zeros.
 
     What the module asks of several dimensions together, or of one beside its bounds, becomes a guard: two

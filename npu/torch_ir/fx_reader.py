@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, maximum, minimum
@@ -18,11 +18,16 @@ _REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 
 @dataclass
 class ReadGraph:
-    """Nodes as exported, in-place ones included, and the value of each graph output (None: no tensor)."""
+    """Nodes as exported, in-place ones included, and the value of each graph output (None: no
+    tensor, but text or a number that no input decides)."""
 
     nodes: list[Node]
     outputs: list[str | None]
     specs: dict[str, TensorSpec]
+
+
+#: What a module may return beside tensors: it is the same in every run, and no part of a program.
+_NUMBERS = (bool, int, float, complex)
 
 
 def read_graph(
@@ -39,7 +44,8 @@ def read_graph(
         for node in (module.graph.nodes if hasattr(module, "graph") else ())
     )
     reader = _Reader(names, symbols, locate, changing)
-    outputs = reader.graph(program.graph_module, None)
+    found = reader.graph(program.graph_module, None)
+    outputs = [None if isinstance(value, _NUMBERS) else value for value in found]
     for value in outputs:
         if value is not None and not isinstance(value, str):
             shown = f"a number ({value.reason})" if isinstance(value, _Unknown) else f"{value}"
@@ -100,15 +106,6 @@ def _fold(args: Sequence[Dim], apply: Callable[[Dim, Dim], Dim]) -> Dim:
     return total
 
 
-class _Text(NamedTuple):
-    """A text that a module returns, which is not the name of a value."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return repr(self.text)
-
-
 @dataclass(frozen=True)
 class _Unknown:
     """A number that depends on the values of tensors. Harmless where only checks read it; where it is all
@@ -149,7 +146,7 @@ class _Reader:
             elif node.op == "output":
                 found = node.args[0]
                 returned = found if isinstance(found, (tuple, list)) else [found]
-                return [_Text(item) if isinstance(item, str) else _look_up(item, values) for item in returned]
+                return [None if isinstance(item, str) else _look_up(item, values) for item in returned]
         raise IRError("the exported graph has no output")
 
     def _placeholder(self, node: Any) -> Any:

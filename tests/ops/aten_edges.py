@@ -25,6 +25,17 @@ EDGES: dict[str, Call] = {
     "std_far": (lambda x: ((x * 1e-30).std(1) * 1e30, (x * 1e37).std(1) * 1e-37, x.std()), (p(3, 5),)),
     "std_of_nothing_finite": (lambda x: (x.std(1), x.var(1)), (special(7, 2) * 0 + n(7, 2),)),
     "var_rank_0": (lambda x: (x.sum().var(), x), (n(3),)),
+    "true_is_not_0": (
+        lambda x: (
+            F.pad(x, (1, 0), value=0.5),
+            F.pad(x, (0, 1), value=-INF),
+            x.index_fill(0, t([0]), -0.25),
+            x.scatter(0, t([[1, 0]]), 0.5),
+            x.masked_fill(~x, 1e40),
+            torch.full_like(x, 2**40),
+        ),
+        (t([[True, False], [False, False]]),),
+    ),
     "pad_circular_cut": (lambda x: F.pad(x, (-1, 1, -2, 1), "circular"), (n(1, 3, 4, 4),)),
     "avg_pool_negative_divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=-2), (n(1, 3, 4, 4),)),
     "log_softmax_far": (lambda x: (x.log_softmax(1), (x - 3e5).double().log_softmax(0)), (n(3, 7) + 1e5,)),

@@ -229,7 +229,7 @@ def test_derived_dimension() -> None:
 
 
 def test_output_names() -> None:
-    model = Call(lambda x: (x, None, x + 1))
+    model = Call(lambda x: (x, None, x.shape[0], 2.5, "text", x + 1))
     ir = extract_ir(model, values(2), output_names=["same", "more"])
     assert [output.name for output in ir.outputs] == ["same", "more"]
     with pytest.raises(IRError, match="returns 2 tensors; give one name per tensor"):
@@ -288,13 +288,13 @@ class InPlaceParameter(nn.Module):
         (Call(in_place_input), {}, r"changes its input x in place; work on a copy"),
         (Call(in_place_view_of_input), {}, r"changes .*x"),
         (Call(custom_in_place), {}, "calls npubin_tests.raise_.default, which changes its arguments"),
-        (Call(lambda x: (x, "a text")), {}, "returns 'a text', which is no tensor"),
+        (Call(lambda x: (x, x.shape[0])), {"dynamic_shapes": {"x": {0: ("n", 2, 8)}}}, "returns n, which is"),
         (Call(lambda x: x), {"example": values(3).to_sparse()}, "x is a tensor of layout sparse_coo"),
         (InPlaceParameter(), {}, "changes its parameter weight"),
         (Assigns(), {}, r"assigns self\.total, .* register_buffer.* call the module once before"),
         (Call(lambda x: x.nonzero()), {}, "depends on the values of a tensor"),
         (Call(torch.cov), {}, "depends on the values of a tensor; choose with torch.where"),
-        (Call(lambda x: x.shape[0]), {}, "returns .* no tensor"),
+        (Call(lambda x: x.shape[0]), {}, "returns no tensor"),
         (Call(lambda x: None), {}, "returns no tensor"),
         (Call(lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))), {}, "torch.where"),
         (Call(lambda x: x), {"example": (values(1), values(1))}, "does not take this example"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from npu_compiler.dtypes import HALF, category, is_float, promote, promote_scalar
+from npu_compiler.dtypes import HALF, category, held, is_float, promote, promote_scalar
 from npu_compiler.lowering import Builder, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.elementwise import cast
@@ -250,9 +250,8 @@ def _number_or_size(b: Builder, attr: Attr) -> str | float:
 
 def choose(b: Builder, condition: str, x: str | float, y: str | float, dtype: str) -> str:
     """``x`` where the condition holds, else ``y``; at most one of the two is a number."""
-    whole = not is_float(dtype)
     number = next((value for value in (x, y) if not isinstance(value, str)), None)
-    attrs: dict[str, Attr] = {} if number is None else {"scalar": int(number) if whole else float(number)}
+    attrs: dict[str, Attr] = {} if number is None else {"scalar": held(number, dtype)}
     sides = (cast(b, value, dtype) if isinstance(value, str) else None for value in (x, y))
     return b.emit("where", cast(b, condition, "bool"), *sides, **attrs)
 

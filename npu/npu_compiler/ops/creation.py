@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npu_compiler.ctext import size_text
-from npu_compiler.dtypes import COMPUTE_TYPE, SHORT, STORAGE_TYPE, attr_dtype, is_float, literal
+from npu_compiler.dtypes import COMPUTE_TYPE, SHORT, STORAGE_TYPE, attr_dtype, held, is_float, literal
 from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_number, unsupported
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.arithmetic import choose, size_value
@@ -236,10 +236,7 @@ def lower_full(b: Builder, node: Node) -> str:
     )
     if isinstance(value, Expr):
         return b.emit("expand", cast(b, size_value(b, value), node.out.dtype), shape=node.out.shape)
-    number = as_number(value)
-    if node.out.dtype == "bool":
-        return full(b, node.out.shape, bool(number), "bool")
-    return full(b, node.out.shape, number if is_float(node.out.dtype) else int(number), node.out.dtype)
+    return full(b, node.out.shape, held(as_number(value), node.out.dtype), node.out.dtype)
 
 
 @lowers("aten.arange.default", "aten.arange.start", "aten.arange.start_step")

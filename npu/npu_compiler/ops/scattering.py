@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from npu_compiler.dtypes import is_float
+from npu_compiler.dtypes import held, is_float
 from npu_compiler.lowering import Builder, as_number, unsupported, wrap_dim
 from npu_compiler.ops import lowers
 from npu_compiler.ops.creation import full
@@ -76,8 +75,7 @@ def lower_scatter(b: Builder, node: Node) -> str:
     index = reshape(b, index, shape)
     dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
     if "value" in node.attrs:
-        number: Any = as_number(node.attrs["value"])
-        source = full(b, shape, number if is_float(dtype) else int(number), dtype)
+        source = full(b, shape, held(as_number(node.attrs["value"]), dtype), dtype)
     else:
         source = cast(b, tensor_input(node, 2), dtype)
         source = source if b.shape(source) else reshape(b, source, (1,))
@@ -111,8 +109,7 @@ def lower_index_rows(b: Builder, node: Node) -> str:
     if 0 in shape:
         return reshape(b, x, node.out.shape)
     if "value" in node.attrs:
-        number: Any = as_number(node.attrs["value"])
-        source = full(b, (), number if is_float(dtype) else int(number), dtype)
+        source = full(b, (), held(as_number(node.attrs["value"]), dtype), dtype)
     else:
         source = cast(b, tensor_input(node, 2), dtype)
     fills = "fill" in node.op  # of these operations the only one that counts negative indices from the end

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from npu_compiler import views
-from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_ints, unsupported, wrap_dim
+from npu_compiler.dtypes import held
+from npu_compiler.lowering import Builder, as_dim, as_dims, as_int, as_ints, as_number, unsupported, wrap_dim
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.shapes import may_equal, require
@@ -354,8 +355,8 @@ def lower_pad(b: Builder, node: Node) -> str:
         if low < 0 or high < 0:
             x = slice_dim(b, x, dim, max(-low, 0), b.shape(x)[dim] + min(low, 0) + min(high, 0))
     flat = tuple(max(width, 0) for pair in pairs for width in pair)
-    value = node.attrs.get("value")
-    return b.emit("pad", x, pads=flat, value=0 if value is None else value) if any(flat) else x
+    value = held(as_number(node.attrs.get("value") or 0), node.out.dtype)
+    return b.emit("pad", x, pads=flat, value=value) if any(flat) else x
 
 
 @lowers("aten.repeat.default")
