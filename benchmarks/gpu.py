@@ -12,6 +12,7 @@ transformers for Qwen2.
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import shutil
@@ -23,6 +24,7 @@ import time
 import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +129,24 @@ def spread(samples: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def timed(step: Callable[[], object], warmup: int, repeats: int) -> list[float]:
+@dataclass(frozen=True)
+class Rival:
+    """What a peer does in a step, and untimed before it."""
+
+    step: Callable[[], object]
+    before: Callable[[], None] | None = None
+
+
+def timed(
+    step: Callable[[], object], warmup: int, repeats: int, before: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Milliseconds of every step; ``before`` each of them is not counted."""
     for _ in range(warmup):
+        before()
         step()
     samples = []
     for _ in range(repeats):
+        before()
         start = time.perf_counter()
         step()
         samples.append((time.perf_counter() - start) * 1e3)
@@ -221,29 +236,100 @@ def safetensors_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return dict(load_file(path))
 
 
+def convolutional(name: str) -> dict[str, Rival]:
+    """The model itself, in either order of the image's dimensions."""
+    import torch
+
+    model, inputs = WORKS[name]()
+    model, x = model.cuda(), inputs["x"].cuda()
+    last, x_last = (each.to(memory_format=torch.channels_last) for each in (copy.deepcopy(model), x))
+    return {
+        "eager": Rival(lambda: model(x)),
+        "eager_channels_last": Rival(lambda: last(x_last)),
+        "compile_cuda_graphs": graphed(model, lambda step: step(x)),
+        "compile_cuda_graphs_channels_last": graphed(last, lambda step: step(x_last)),
+    }
+
+
+def transformers_qwen(name: str) -> dict[str, Rival]:
+    """The library's own model: a step over a static cache of the same length, or a prompt."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM, StaticCache
+
+    config: Any = Qwen2Config(**QWEN["config"])  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = Qwen2ForCausalLM._from_config(config, attn_implementation="sdpa", dtype=torch.bfloat16).eval()
+        ids = torch.randint(0, config.vocab_size, (1, PROMPT if name == "qwen2-prefill" else 1))
+
+    def static(at: int) -> tuple[Any, Callable[[], None]]:
+        cache: Any = StaticCache(config=config, max_cache_len=2048)
+        width = config.hidden_size // config.num_attention_heads
+        cache.early_initialization(1, config.num_key_value_heads, width, torch.bfloat16, torch.device("cuda"))
+
+        def rewind() -> None:
+            for layer in cache.layers:
+                layer.cumulative_length.fill_(at)
+
+        return cache, rewind
+
+    def over(at: int) -> dict[str, Rival]:
+        (first, rewind), (second, rewind_graph) = static(at), static(at)
+        return {
+            "eager_static_cache": Rival(lambda: model(ids, cache=first, logits_to_keep=1), rewind),
+            "compile_cuda_graphs_static_cache": graphed(
+                model, lambda step: step(ids, cache=second, logits_to_keep=1), rewind_graph
+            ),
+        }
+
+    if name == "qwen2-decode":
+        return over(POSITION)
+    return {
+        "eager": Rival(lambda: model(ids, use_cache=True, logits_to_keep=1)),
+        "compile_cuda_graphs": graphed(model, lambda step: step(ids, use_cache=True, logits_to_keep=1)),
+        **over(0),
+    }
+
+
+def graphed(model: Any, call: Callable[[Any], object], before: Callable[[], None] | None = None) -> Rival:
+    import torch
+
+    def ready() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
+        if before:
+            before()
+
+    torch._dynamo.config.cache_size_limit = 64
+    step = torch.compile(model, mode="reduce-overhead", dynamic=False)
+    return Rival(lambda: call(step), ready)
+
+
 def peers(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """PyTorch eager and compiled with CUDA graphs."""
     import torch
 
-    model, inputs = WORKS[name]()
-    model = fill(model)
-    on_card = {key: value.cuda() for key, value in inputs.items()}
+    results: dict[str, Any] = {"torch": torch.__version__}
+    if name.startswith("qwen2"):
+        import transformers
 
-    def synchronised(call: Callable[..., object]) -> Callable[[], object]:
-        def step() -> None:
-            call(**on_card)
-            torch.cuda.synchronize()
-
-        return step
-
+        results["transformers"] = transformers.__version__
     with torch.no_grad():
-        results = {"torch": torch.__version__}
-        results["eager"] = spread(timed(synchronised(model), args.warmup, args.repeats))
-        try:
-            graphed = torch.compile(model, mode="reduce-overhead", dynamic=False)
-            results["compile_cuda_graphs"] = spread(timed(synchronised(graphed), args.warmup, args.repeats))
-        except Exception as problem:  # a peer that cannot run is told, not hidden
-            results["compile_cuda_graphs"] = {"failed": f"{type(problem).__name__}: {problem}"[:300]}
+        rivals = (transformers_qwen if name.startswith("qwen2") else convolutional)(name)
+        for kind, rival in rivals.items():
+
+            def step(rival: Rival = rival) -> None:
+                rival.step()
+                torch.cuda.synchronize()
+
+            def before(rival: Rival = rival) -> None:
+                if rival.before:
+                    rival.before()
+                    torch.cuda.synchronize()
+
+            try:
+                results[kind] = spread(timed(step, args.warmup, args.repeats, before))
+            except Exception as problem:  # a peer that cannot run is told, not hidden
+                results[kind] = {"failed": f"{type(problem).__name__}: {problem}"[:300]}
     return results
 
 
