@@ -145,7 +145,8 @@ def _mma_rule(question: Question) -> Choice:
             mt, nt, wm, wn, stages = 4, 8, 2, 2, 3
             parts = 1 if tiles >= BUSY_GROUPS else max(1, min(2 * BUSY_GROUPS // tiles, products // 512, 8))
         else:
-            mt, nt, wm, wn, stages = 2, 8, 2, 2, 4
+            # narrower tiles where all of them run at once
+            mt, nt, wm, wn, stages = 2, 6 if _tiles(question, 64, 96) <= BUSY_GROUPS else 8, 2, 2, 4
     elif out < 128:
         mt, nt, wm, wn = (2, 4, 2, 2) if products < 256 else (4, 4, 2, 2)
     elif pixels < 1024:
