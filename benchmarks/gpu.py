@@ -12,7 +12,6 @@ transformers for Qwen2.
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import shutil
@@ -24,12 +23,12 @@ import time
 import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from gpu_peers import Rival, convolutional, transformers_qwen
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "npu"), str(ROOT)]
@@ -127,14 +126,6 @@ def spread(samples: Sequence[float]) -> dict[str, Any]:
         "p90_ms": round(ordered[len(ordered) * 9 // 10], 4),
         "samples": len(ordered),
     }
-
-
-@dataclass(frozen=True)
-class Rival:
-    """What a peer does in a step, and untimed before it."""
-
-    step: Callable[[], object]
-    before: Callable[[], None] | None = None
 
 
 def timed(
@@ -236,74 +227,6 @@ def safetensors_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return dict(load_file(path))
 
 
-def convolutional(name: str) -> dict[str, Rival]:
-    """The model itself, in either order of the image's dimensions."""
-    import torch
-
-    model, inputs = WORKS[name]()
-    model, x = model.cuda(), inputs["x"].cuda()
-    last, x_last = (each.to(memory_format=torch.channels_last) for each in (copy.deepcopy(model), x))
-    return {
-        "eager": Rival(lambda: model(x)),
-        "eager_channels_last": Rival(lambda: last(x_last)),
-        "compile_cuda_graphs": graphed(model, lambda step: step(x)),
-        "compile_cuda_graphs_channels_last": graphed(last, lambda step: step(x_last)),
-    }
-
-
-def transformers_qwen(name: str) -> dict[str, Rival]:
-    """The library's own model: a step over a static cache of the same length, or a prompt."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM, StaticCache
-
-    config: Any = Qwen2Config(**QWEN["config"])  # type: ignore[arg-type]
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model = Qwen2ForCausalLM._from_config(config, attn_implementation="sdpa", dtype=torch.bfloat16).eval()
-        ids = torch.randint(0, config.vocab_size, (1, PROMPT if name == "qwen2-prefill" else 1))
-
-    def static(at: int) -> tuple[Any, Callable[[], None]]:
-        cache: Any = StaticCache(config=config, max_cache_len=2048)
-        width = config.hidden_size // config.num_attention_heads
-        cache.early_initialization(1, config.num_key_value_heads, width, torch.bfloat16, torch.device("cuda"))
-
-        def rewind() -> None:
-            for layer in cache.layers:
-                layer.cumulative_length.fill_(at)
-
-        return cache, rewind
-
-    def over(at: int) -> dict[str, Rival]:
-        (first, rewind), (second, rewind_graph) = static(at), static(at)
-        return {
-            "eager_static_cache": Rival(lambda: model(ids, cache=first, logits_to_keep=1), rewind),
-            "compile_cuda_graphs_static_cache": graphed(
-                model, lambda step: step(ids, cache=second, logits_to_keep=1), rewind_graph
-            ),
-        }
-
-    if name == "qwen2-decode":
-        return over(POSITION)
-    return {
-        "eager": Rival(lambda: model(ids, use_cache=True, logits_to_keep=1)),
-        "compile_cuda_graphs": graphed(model, lambda step: step(ids, use_cache=True, logits_to_keep=1)),
-        **over(0),
-    }
-
-
-def graphed(model: Any, call: Callable[[Any], object], before: Callable[[], None] | None = None) -> Rival:
-    import torch
-
-    def ready() -> None:
-        torch.compiler.cudagraph_mark_step_begin()
-        if before:
-            before()
-
-    torch._dynamo.config.cache_size_limit = 64
-    step = torch.compile(model, mode="reduce-overhead", dynamic=False)
-    return Rival(lambda: call(step), ready)
-
-
 def peers(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """PyTorch eager and compiled with CUDA graphs."""
     import torch
@@ -314,7 +237,11 @@ def peers(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
         results["transformers"] = transformers.__version__
     with torch.no_grad():
-        rivals = (transformers_qwen if name.startswith("qwen2") else convolutional)(name)
+        if name.startswith("qwen2"):
+            rivals = transformers_qwen(QWEN["config"], PROMPT if name == "qwen2-prefill" else None, POSITION)
+        else:
+            model, inputs = WORKS[name]()
+            rivals = convolutional(model, inputs["x"])
         for kind, rival in rivals.items():
 
             def step(rival: Rival = rival) -> None:
