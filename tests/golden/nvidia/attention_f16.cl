@@ -89,7 +89,7 @@ __kernel __attribute__((reqd_work_group_size(128, 1, 1)))
 void attention_f32_mma__d32_h6a4591fe(__global const float *restrict q, __global const float *restrict k,
     __global const float *restrict v, __global float *restrict out)
 {
-    __local uint4 key_tile[256], value_tile[320];
+    __local __attribute__((aligned(128))) uint4 key_tile[256], value_tile[320];
     __local int last;
     const int b = get_global_id(2), h = get_global_id(1), g = h / 2;
     const int tid = get_local_id(0), lane = tid % 32, part = lane % 4, line = lane / 4, queries = 130;

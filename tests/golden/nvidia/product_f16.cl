@@ -1,5 +1,5 @@
 cast_f16_pointwise__h28e38309 (270592, 1) (256, 1)
-linear_f16_mma__t64x128_h26930ae8 (384, 2, 1) (128, 1, 1)
+linear_f16_mma__t64x96_hba8eeddf (384, 2, 1) (128, 1, 1)
 
 #ifndef NPU_HALF
 #define NPU_HALF
@@ -132,14 +132,15 @@ static inline uint NPU_PAIR_f16(const float low, const float high)
 #endif
 
 __kernel __attribute__((reqd_work_group_size(128, 1, 1)))
-void linear_f16_mma__t64x128_h26930ae8(__global const ushort *restrict x, __global const ushort *restrict w, __global const float *restrict bias, __global float *y)
+void linear_f16_mma__t64x96_hba8eeddf(__global const ushort *restrict x, __global const ushort *restrict w, __global const float *restrict bias, __global float *y)
 {
-    __local uint4 left[4][256], right[4][512];
+    // NOTE: NVIDIA's driver puts 16 bytes before; a vector's row that crosses lines of 128 made products take 1.6 times as long
+    __local __attribute__((aligned(128))) uint4 left[4][256], right[4][384];
     const int tid = get_local_id(0), lane = tid % 32, warp = tid / 32, part = tid % 4;
-    const int mine = warp % 2 * 32, column = warp / 2 * 64, kept = tid / 4 * 4 + (part ^ (tid / 8 % 4));
+    const int mine = warp % 2 * 32, column = warp / 2 * 48, kept = tid / 4 * 4 + (part ^ (tid / 8 % 4));
     const int turn = lane / 2 % 4, a_low = (mine + lane % 16) * 4 + (lane / 16 ^ turn);
     const int b_low = (column + lane / 16 * 8 + lane % 8) * 4 + (lane / 8 % 2 ^ turn);
-    const int p0 = (int)get_group_id(0) * 64, o0 = (int)get_group_id(1) * 128, g = get_group_id(2);
+    const int p0 = (int)get_group_id(0) * 64, o0 = (int)get_group_id(1) * 96, g = get_group_id(2);
     x += 0 + g * (2080) * (1);
     w += (size_t)g * (136) * (2080);
     y += 0 + g * (136) * (1);
@@ -151,12 +152,11 @@ void linear_f16_mma__t64x128_h26930ae8(__global const ushort *restrict x, __glob
     __global const ushort *w0 = w + (size_t)min(o0 + tid / 4 + 0, (136) - 1) * (2080) + part * 8;
     __global const ushort *w1 = w + (size_t)min(o0 + tid / 4 + 32, (136) - 1) * (2080) + part * 8;
     __global const ushort *w2 = w + (size_t)min(o0 + tid / 4 + 64, (136) - 1) * (2080) + part * 8;
-    __global const ushort *w3 = w + (size_t)min(o0 + tid / 4 + 96, (136) - 1) * (2080) + part * 8;
-    float c0_0[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_1[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_2[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_3[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_4[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_5[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_6[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_7[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_0[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_1[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_2[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_3[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_4[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_5[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_6[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_7[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float c0_0[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_1[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_2[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_3[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_4[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c0_5[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_0[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_1[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_2[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_3[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_4[4] = {0.0f, 0.0f, 0.0f, 0.0f}, c1_5[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     int k = part * 8;
         int ic = k;
-    uint a0_00, a0_01, a0_02, a0_03, a1_00, a1_01, a1_02, a1_03, b0_00, b0_01, b1_00, b1_01, b2_00, b2_01, b3_00, b3_01, b4_00, b4_01, b5_00, b5_01, b6_00, b6_01, b7_00, b7_01;
-    uint a0_10, a0_11, a0_12, a0_13, a1_10, a1_11, a1_12, a1_13, b0_10, b0_11, b1_10, b1_11, b2_10, b2_11, b3_10, b3_11, b4_10, b4_11, b5_10, b5_11, b6_10, b6_11, b7_10, b7_11;
+    uint a0_00, a0_01, a0_02, a0_03, a1_00, a1_01, a1_02, a1_03, b0_00, b0_01, b1_00, b1_01, b2_00, b2_01, b3_00, b3_01, b4_00, b4_01, b5_00, b5_01;
+    uint a0_10, a0_11, a0_12, a0_13, a1_10, a1_11, a1_12, a1_13, b0_10, b0_11, b1_10, b1_11, b2_10, b2_11, b3_10, b3_11, b4_10, b4_11, b5_10, b5_11;
             {
                 const int in0 = k < (2080);
                 NPU_COPY16(&left[0][kept + 0], in0 ? x + (x0 + ic * (1)) : x, in0);
@@ -165,7 +165,6 @@ void linear_f16_mma__t64x128_h26930ae8(__global const ushort *restrict x, __glob
                 NPU_COPY16(&right[0][kept + 0], w0 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[0][kept + 128], w1 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[0][kept + 256], w2 + min(k, (2080) - 8) - part * 8, k < (2080));
-                NPU_COPY16(&right[0][kept + 384], w3 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPIED();
             }
             k += 32;
@@ -178,7 +177,6 @@ void linear_f16_mma__t64x128_h26930ae8(__global const ushort *restrict x, __glob
                 NPU_COPY16(&right[1][kept + 0], w0 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[1][kept + 128], w1 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[1][kept + 256], w2 + min(k, (2080) - 8) - part * 8, k < (2080));
-                NPU_COPY16(&right[1][kept + 384], w3 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPIED();
             }
             k += 32;
@@ -191,7 +189,6 @@ void linear_f16_mma__t64x128_h26930ae8(__global const ushort *restrict x, __glob
                 NPU_COPY16(&right[2][kept + 0], w0 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[2][kept + 128], w1 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[2][kept + 256], w2 + min(k, (2080) - 8) - part * 8, k < (2080));
-                NPU_COPY16(&right[2][kept + 384], w3 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPIED();
             }
             k += 32;
@@ -201,14 +198,12 @@ void linear_f16_mma__t64x128_h26930ae8(__global const ushort *restrict x, __glob
         NPU_LINES(b0_00, b0_01, b1_00, b1_01, &right[0][b_low + 0]);
         NPU_LINES(b2_00, b2_01, b3_00, b3_01, &right[0][b_low + 64]);
         NPU_LINES(b4_00, b4_01, b5_00, b5_01, &right[0][b_low + 128]);
-        NPU_LINES(b6_00, b6_01, b7_00, b7_01, &right[0][b_low + 192]);
         NPU_LINES(a0_00, a0_01, a0_02, a0_03, &left[0][a_low + 0]);
         NPU_LINES(a1_00, a1_01, a1_02, a1_03, &left[0][a_low + 64]);
 for (int k0 = 0, at = 0, to = 3; k0 < (2080); k0 += 32) {
         NPU_LINES(b0_10, b0_11, b1_10, b1_11, &right[at][(b_low ^ 2) + 0]);
         NPU_LINES(b2_10, b2_11, b3_10, b3_11, &right[at][(b_low ^ 2) + 64]);
         NPU_LINES(b4_10, b4_11, b5_10, b5_11, &right[at][(b_low ^ 2) + 128]);
-        NPU_LINES(b6_10, b6_11, b7_10, b7_11, &right[at][(b_low ^ 2) + 192]);
         NPU_LINES(a0_10, a0_11, a0_12, a0_13, &left[at][(a_low ^ 2) + 0]);
         NPU_LINES(a1_10, a1_11, a1_12, a1_13, &left[at][(a_low ^ 2) + 64]);
             {
@@ -219,7 +214,6 @@ for (int k0 = 0, at = 0, to = 3; k0 < (2080); k0 += 32) {
                 NPU_COPY16(&right[to][kept + 0], w0 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[to][kept + 128], w1 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPY16(&right[to][kept + 256], w2 + min(k, (2080) - 8) - part * 8, k < (2080));
-                NPU_COPY16(&right[to][kept + 384], w3 + min(k, (2080) - 8) - part * 8, k < (2080));
                 NPU_COPIED();
             }
             k += 32;
@@ -230,16 +224,12 @@ for (int k0 = 0, at = 0, to = 3; k0 < (2080); k0 += 32) {
         NPU_MMA_f16(c0_3, a0_00, a0_01, a0_02, a0_03, b3_00, b3_01);
         NPU_MMA_f16(c0_4, a0_00, a0_01, a0_02, a0_03, b4_00, b4_01);
         NPU_MMA_f16(c0_5, a0_00, a0_01, a0_02, a0_03, b5_00, b5_01);
-        NPU_MMA_f16(c0_6, a0_00, a0_01, a0_02, a0_03, b6_00, b6_01);
-        NPU_MMA_f16(c0_7, a0_00, a0_01, a0_02, a0_03, b7_00, b7_01);
         NPU_MMA_f16(c1_0, a1_00, a1_01, a1_02, a1_03, b0_00, b0_01);
         NPU_MMA_f16(c1_1, a1_00, a1_01, a1_02, a1_03, b1_00, b1_01);
         NPU_MMA_f16(c1_2, a1_00, a1_01, a1_02, a1_03, b2_00, b2_01);
         NPU_MMA_f16(c1_3, a1_00, a1_01, a1_02, a1_03, b3_00, b3_01);
         NPU_MMA_f16(c1_4, a1_00, a1_01, a1_02, a1_03, b4_00, b4_01);
         NPU_MMA_f16(c1_5, a1_00, a1_01, a1_02, a1_03, b5_00, b5_01);
-        NPU_MMA_f16(c1_6, a1_00, a1_01, a1_02, a1_03, b6_00, b6_01);
-        NPU_MMA_f16(c1_7, a1_00, a1_01, a1_02, a1_03, b7_00, b7_01);
 at = at == 3 ? 0 : at + 1;
         to = to == 3 ? 0 : to + 1;
         NPU_ARRIVED(2);
@@ -247,7 +237,6 @@ at = at == 3 ? 0 : at + 1;
         NPU_LINES(b0_00, b0_01, b1_00, b1_01, &right[at][b_low + 0]);
         NPU_LINES(b2_00, b2_01, b3_00, b3_01, &right[at][b_low + 64]);
         NPU_LINES(b4_00, b4_01, b5_00, b5_01, &right[at][b_low + 128]);
-        NPU_LINES(b6_00, b6_01, b7_00, b7_01, &right[at][b_low + 192]);
         NPU_LINES(a0_00, a0_01, a0_02, a0_03, &left[at][a_low + 0]);
         NPU_LINES(a1_00, a1_01, a1_02, a1_03, &left[at][a_low + 64]);
         NPU_MMA_f16(c0_0, a0_10, a0_11, a0_12, a0_13, b0_10, b0_11);
@@ -256,16 +245,12 @@ at = at == 3 ? 0 : at + 1;
         NPU_MMA_f16(c0_3, a0_10, a0_11, a0_12, a0_13, b3_10, b3_11);
         NPU_MMA_f16(c0_4, a0_10, a0_11, a0_12, a0_13, b4_10, b4_11);
         NPU_MMA_f16(c0_5, a0_10, a0_11, a0_12, a0_13, b5_10, b5_11);
-        NPU_MMA_f16(c0_6, a0_10, a0_11, a0_12, a0_13, b6_10, b6_11);
-        NPU_MMA_f16(c0_7, a0_10, a0_11, a0_12, a0_13, b7_10, b7_11);
         NPU_MMA_f16(c1_0, a1_10, a1_11, a1_12, a1_13, b0_10, b0_11);
         NPU_MMA_f16(c1_1, a1_10, a1_11, a1_12, a1_13, b1_10, b1_11);
         NPU_MMA_f16(c1_2, a1_10, a1_11, a1_12, a1_13, b2_10, b2_11);
         NPU_MMA_f16(c1_3, a1_10, a1_11, a1_12, a1_13, b3_10, b3_11);
         NPU_MMA_f16(c1_4, a1_10, a1_11, a1_12, a1_13, b4_10, b4_11);
         NPU_MMA_f16(c1_5, a1_10, a1_11, a1_12, a1_13, b5_10, b5_11);
-        NPU_MMA_f16(c1_6, a1_10, a1_11, a1_12, a1_13, b6_10, b6_11);
-        NPU_MMA_f16(c1_7, a1_10, a1_11, a1_12, a1_13, b7_10, b7_11);
 }
     {
         const int p = p0 + mine + lane / 4 + 0, o = (o0 + column + 0) / 1 + part * 2;
@@ -316,22 +301,6 @@ if (p < (130) && o < (136)) { float2 made; { float v = c0_5[0]; v += bias[o]; ma
 if (p < (130) && o < (136)) { float2 made; { float v = c0_5[2]; v += bias[o]; made.x = v; } { float v = c0_5[3]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
     }
     {
-        const int p = p0 + mine + lane / 4 + 0, o = (o0 + column + 48) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c0_6[0]; v += bias[o]; made.x = v; } { float v = c0_6[1]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
-        const int p = p0 + mine + lane / 4 + 8, o = (o0 + column + 48) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c0_6[2]; v += bias[o]; made.x = v; } { float v = c0_6[3]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
-        const int p = p0 + mine + lane / 4 + 0, o = (o0 + column + 56) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c0_7[0]; v += bias[o]; made.x = v; } { float v = c0_7[1]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
-        const int p = p0 + mine + lane / 4 + 8, o = (o0 + column + 56) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c0_7[2]; v += bias[o]; made.x = v; } { float v = c0_7[3]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
         const int p = p0 + mine + lane / 4 + 16, o = (o0 + column + 0) / 1 + part * 2;
 if (p < (130) && o < (136)) { float2 made; { float v = c1_0[0]; v += bias[o]; made.x = v; } { float v = c1_0[1]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
     }
@@ -378,21 +347,5 @@ if (p < (130) && o < (136)) { float2 made; { float v = c1_5[0]; v += bias[o]; ma
     {
         const int p = p0 + mine + lane / 4 + 24, o = (o0 + column + 40) / 1 + part * 2;
 if (p < (130) && o < (136)) { float2 made; { float v = c1_5[2]; v += bias[o]; made.x = v; } { float v = c1_5[3]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
-        const int p = p0 + mine + lane / 4 + 16, o = (o0 + column + 48) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c1_6[0]; v += bias[o]; made.x = v; } { float v = c1_6[1]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
-        const int p = p0 + mine + lane / 4 + 24, o = (o0 + column + 48) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c1_6[2]; v += bias[o]; made.x = v; } { float v = c1_6[3]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
-        const int p = p0 + mine + lane / 4 + 16, o = (o0 + column + 56) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c1_7[0]; v += bias[o]; made.x = v; } { float v = c1_7[1]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
-    }
-    {
-        const int p = p0 + mine + lane / 4 + 24, o = (o0 + column + 56) / 1 + part * 2;
-if (p < (130) && o < (136)) { float2 made; { float v = c1_7[2]; v += bias[o]; made.x = v; } { float v = c1_7[3]; v += bias[(o + 1)]; made.y = v; } *(__global float2 *)(y + (p) * (136) + (o) * (1)) = made; }
     }
 }
