@@ -17,6 +17,9 @@ REGISTERS = 16
 #: How many multiply-adds a core does in the time in which it moves a byte: from main memory, and within
 #: caches.
 MEMORY_BALANCE, CACHE_BALANCE = 4, 1
+#: Rows of a matrix that a work-item passes below a panel of weights, at most; the bytes of a core's own cache,
+#: in which both should stay.
+ITEM_ROWS, CACHE_BYTES = 132, 1 << 20
 #: Points of a Winograd tile's transform: 6 x 6.
 POINTS = 36
 
@@ -53,6 +56,9 @@ def _product_rule(question: Question) -> Choice:
     tiles = -(-pixels // mr)
     if panels >= MANY_PANELS and tiles <= 64:
         return tile(mr, tiles, prefetch=True)
+    if question["op"] == "linear" and panels >= MANY_PANELS:
+        fitting = (CACHE_BYTES - 32 * nv * inner) // (4 * mr * inner)
+        return tile(mr, max(1, min(fitting, ITEM_ROWS // mr)), prefetch=True)
     even = max(1, min(tiles // 4, WORK_PER_ITEM // (mr * 8 * nv * inner * taps)))
     if taps == 1 and groups == 1:
         return tile(mr, min(even, 8), "pixel")
