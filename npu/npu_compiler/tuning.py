@@ -17,8 +17,8 @@ REGISTERS = 16
 #: How many multiply-adds a core does in the time in which it moves a byte: from main memory, and within
 #: caches.
 MEMORY_BALANCE, CACHE_BALANCE = 4, 1
-#: Rows of a matrix that a work-item passes below a panel of weights, at most; the bytes of a core's own cache,
-#: in which both should stay.
+#: Rows of a matrix that a work-item passes below a panel of weights, at most; the bytes of a core's own
+#: cache, in which both should stay.
 ITEM_ROWS, CACHE_BYTES = 132, 1 << 20
 #: Points of a Winograd tile's transform: 6 x 6.
 POINTS = 36

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from npu_compiler.ctext import index_text, size_text
 from npu_compiler.dtypes import HALF, SHORT, literal
 from npu_compiler.errors import Unsupported
-from npu_compiler.group_attention import attention_tile
+from npu_compiler.group_attention import AttentionTile, attention_tile
 from npu_compiler.lowering import as_int, as_number
 from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, register
 from npu_compiler.ops.rotary import rotated, tables
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Rows per work-item, keys per block of the online softmax; queries per work-group of a wide machine.
 ROWS, BLOCK, LANES, GROUP_ROWS = 8, 32, 8, 4
+#: Of the kernel with a query in each lane: vectors of queries, keys of a block, keys and numbers of a value
+#: in registers (measured).
+LANES_TILE = {"wide": 2, "block": 64, "ahead": 6, "abreast": 4}
 #: Keys of a part, where work-items share those of a row: in a run at least, by the longest run at least. From
 #: how many keys on reading them once is worth more than a kernel less (measured).
 LEAST_KEYS, WORTH_KEYS, LONG_KEYS = 128, 512, 8192
@@ -110,6 +113,9 @@ def _emit(e: Emitter, node: Node) -> None:
     everything = [q, k, v, made, *given]
     kind = index_type(e, everything)
     tile = attention_tile(e, node, (width, value_width), queries, rows, lanes)
+    whole = all(view.dtype == "float32" for view in (k, v))
+    if group == 1 and whole and parts == 1 and rows == ROWS and most * groups > ROWS:
+        tile = _lanes_tile(mask, groups)
     symbols, symbol_args = e.symbol_args(
         [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
     )
@@ -120,12 +126,12 @@ def _emit(e: Emitter, node: Node) -> None:
         **(
             {"out_type": SHORT[out.dtype]}
             if group > 1
-            else {
-                **_chains(rows, value_width // lanes),
-                "parts": parts,
-                "least": LEAST_KEYS,
-                "cap": literal(cap, "float32") if cap else None,
-            }
+            else {"cap": literal(cap, "float32") if cap else None}
+        ),
+        **(
+            {**_chains(rows, value_width // lanes), "parts": parts, "least": LEAST_KEYS}
+            if tile.variant == "online"
+            else {}
         ),
         **tile.params,
         **({"step": None} if tile.variant == "group" else {}),
@@ -133,6 +139,8 @@ def _emit(e: Emitter, node: Node) -> None:
         "causal": bool(node.attrs["causal"]),
         **operands(kind, node, q, k, v, mask, end, rotation, made),
     }
+    if tile.variant == "lanes":
+        del params["key_type"], params["value_type"]
     e.call(
         "attention",
         tile.variant,
@@ -146,7 +154,7 @@ def _emit(e: Emitter, node: Node) -> None:
             *symbol_args,
         ],
         global_size=(
-            (ceil_div(queries * groups, rows) * parts, k.shape[1], batch)
+            (ceil_div(queries * groups, tile.rows) * parts, k.shape[1], batch)
             if group == 1
             else (ceil_div(queries, tile.rows) * tile.group, heads, batch)
         ),
@@ -155,6 +163,13 @@ def _emit(e: Emitter, node: Node) -> None:
     )
     if parts > 1:
         _combine(e, node, made, out, parts)
+
+
+def _lanes_tile(mask: View | None, groups: int) -> AttentionTile:
+    """A query in each lane: the tile where there are more of them than the other kernel keeps apart."""
+    uniform = mask is not None and mask.strides[2] == 0 and (groups == 1 or mask.strides[1] == 0)
+    params = {**LANES_TILE, "uniform": uniform}
+    return AttentionTile("lanes", "ops/attention_lanes.cl.j2", 1, LANES * LANES_TILE["wide"], params)
 
 
 def operands(
@@ -326,6 +341,27 @@ register(
                 ((1, 3, 1, 8), (1, 1, 1031, 8), (1, 1, 1031, 16), None, (1,)),
                 _PLAIN,
                 values=("normal", "float16", "float16", "normal", "index:1031"),
+            ),
+            Case(
+                ((2, 4, 13, 6), (2, 2, 71, 6), (2, 2, 71, 5), (2, 4, 13, 71), (2, 1, 13, 1)),
+                _PLAIN,
+                values=("normal", "normal", "normal", "normal", "index:71"),
+            ),
+            Case(
+                ((2, 4, 12, 16), (2, 2, 130, 16), (2, 2, 130, 16), (2, 1, 1, 130)),
+                _PLAIN,
+                values=("normal", "normal", "normal", "bool"),
+            ),
+            Case(
+                ((1, 2, 19, 8), (1, 1, 67, 8), (1, 1, 67, 8), (19, 67), (1, 1, 1, 1)),
+                _CAUSAL,
+                values=("normal", "normal", "normal", "bool", "index:67"),
+            ),
+            Case(((1, 2, 21, 7), (1, 2, 67, 7), (1, 2, 67, 3), (1, 1, 1, 67)), _PLAIN),
+            Case(
+                ((1, 2, 17, 32), (1, 1, 17, 32), (1, 1, 17, 32), None, None, (1, 1, 17, 32), (17, 32)),
+                _CAUSAL,
+                values=("normal", "normal", "normal", "normal", "normal", "float16", "normal"),
             ),
             Case(((1, 2, 1, 5), (1, 1, 1027, 5), (1, 1, 1027, 3), (2, 1, 1027)), _PLAIN),
             Case(
