@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LANES = 8
 #: Sums that run side by side, so that none waits for its own last multiply-add.
 CHAINS = 8
+#: Rows of a second tile, by those of the first, for a linear layer's last rows: 128 are then 20 tiles of 6 and 2
+#: of 4.
+TAILS = {5: 3, 6: 4}
 #: Types that packed weights may have in memory.
 PANEL_TYPES = frozenset({"float16", "bfloat16", "float32"})
 
@@ -236,6 +239,7 @@ def igemm(
         "weight": SHORT[stored],
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
+        "tail": TAILS.get(mr, 0) if op == "linear" and not choice["split"] else 0,
         "unroll": unroll,
         "parts": parts,
         "split": grain if choice["split"] else 0,
