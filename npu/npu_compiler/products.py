@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LANES = 8
 #: Sums that run side by side, so that none waits for its own last multiply-add.
 CHAINS = 8
-#: Rows of a second tile, by those of the first, for a linear layer's last rows: 128 are then 20 tiles of 6 and 2
+#: Rows of a second tile, by those of the first, for a linear layer's last rows: 128 are 20 tiles of 6 and 2
 #: of 4.
 TAILS = {5: 3, 6: 4}
 #: Types that packed weights may have in memory.

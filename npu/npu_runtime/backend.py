@@ -111,10 +111,10 @@ class Backend(ABC):
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        fetch: tuple[Memory, Bytes] | None = None,
+        reads: Sequence[tuple[Memory, Bytes]] = (),
     ) -> None:
         """Enqueues all in order and waits once, for the last. ``writes``: what to write before the first, as
-        ``write`` does; ``fetch``: memory to read behind the last, as ``read`` does. Raises ``DeviceError``
+        ``write`` does; ``reads``: what to read behind the last, as ``read`` does. Raises ``DeviceError``
         naming the launch that was refused."""
 
     @abstractmethod

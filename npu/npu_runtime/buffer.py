@@ -18,7 +18,7 @@ _HALF = ("float16", "bfloat16")
 class NPUBuffer:
     """A tensor on a device. Make one with ``from_numpy`` or ``zeros``; programs return them."""
 
-    __slots__ = ("__weakref__", "_range", "device", "dtype", "memory", "shape")
+    __slots__ = ("__weakref__", "_copy", "_range", "device", "dtype", "memory", "shape")
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class NPUBuffer:
         self.dtype = dtype
         self.device = device
         self._range = value_range
+        self._copy: Array | None = None
 
     @classmethod
     def from_numpy(cls, array: object, device: Backend, spec: IOSpec | None = None) -> NPUBuffer:
@@ -72,9 +73,17 @@ class NPUBuffer:
         """
         if isinstance(spec, IOSpec):
             check_spec(self.shape, self.dtype, spec)
+        if self._copy is not None:
+            return self._copy.copy()
         out = np.empty(self.shape, numpy_dtype(self.dtype))
         self.device.read(self.memory, as_bytes(out))
         return out
+
+    def keep_copy(self) -> Bytes:
+        """Room for a copy of this buffer, which the caller fills and which ``to_numpy`` then gives. For a
+        buffer that nothing writes any more."""
+        self._copy = np.empty(self.shape, numpy_dtype(self.dtype))
+        return as_bytes(self._copy)
 
     def bounds(self) -> tuple[int, int] | None:
         """The smallest and largest value of an integer tensor; None for others and for empty ones."""

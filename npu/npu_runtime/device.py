@@ -297,16 +297,16 @@ class Device(Backend):
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        fetch: tuple[Memory, Bytes] | None = None,
+        reads: Sequence[tuple[Memory, Bytes]] = (),
     ) -> None:
-        self._enqueue(launches, self._queue, writes, fetch)
+        self._enqueue(launches, self._queue, writes, reads)
 
     def _enqueue(
         self,
         launches: Sequence[Launch],
         queue: Any,
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        fetch: tuple[Memory, Bytes] | None = None,
+        reads: Sequence[tuple[Memory, Bytes]] = (),
     ) -> list[Any]:
         enqueue, copy = self._cl.enqueue_nd_range_kernel, self._cl.enqueue_copy
         events = []  # a copy's event lives as long as the list: dropping it would wait for the copy
@@ -317,8 +317,9 @@ class Device(Backend):
                     events.append(copy(queue, memory.handle, data, is_blocking=False))
             for current in launches:
                 events.append(enqueue(queue, current.kernel.handle, current.global_size, current.local_size))
-            if fetch is not None:
-                events.append(copy(queue, fetch[1], fetch[0].handle, is_blocking=False))
+            for memory, out in reads:
+                if out.size:
+                    events.append(copy(queue, out, memory.handle, is_blocking=False))
             queue.finish()
         except self._cl.Error as error:
             where = (

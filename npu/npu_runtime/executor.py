@@ -25,6 +25,9 @@ from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
 
 _KEPT_SIZES = 256
+#: Bytes of an output that is read behind the last step, at most: read for itself, it would wait for the
+#: device once more.
+_READ_ALONG = 1 << 16
 _KEPT_OUTPUTS = 16
 _MACHINE_OPTIONS = ("-cl-std=CL1.2",)
 
@@ -180,7 +183,10 @@ class Executor:
         for buffer in self._buffers["output"]:
             self._bind(buffer.name, made[buffer.ref].memory)
         if times is None:
-            device.launch(sizes.launches, writes, self._faults.fetch if self._faults else None)
+            reads = [self._faults.fetch] if self._faults is not None else []
+            small = [output for output in made.values() if output.nbytes <= _READ_ALONG]
+            reads += [(output.memory, output.keep_copy()) for output in small]
+            device.launch(sizes.launches, writes, reads)
         else:
             for write in writes:
                 device.write(*write)

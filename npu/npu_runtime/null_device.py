@@ -161,14 +161,14 @@ class NullDevice(Backend):
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        fetch: tuple[Memory, Bytes] | None = None,
+        reads: Sequence[tuple[Memory, Bytes]] = (),
     ) -> None:
         for memory, data in writes:
             self.write(memory, data)
         for launch in launches:
             self._launch(launch)
-        if fetch is not None:
-            self.read(*fetch)
+        for memory, out in reads:
+            self.read(memory, out)
 
     def _launch(self, launch: Launch) -> None:
         kernel, local = launch.kernel, launch.local_size

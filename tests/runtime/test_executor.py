@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from programs import accumulator, embedding, make, read, saxpy_square, write
 
+from npu_runtime import executor as executor_module
 from npu_runtime.backend import Backend
 from npu_runtime.buffer import NPUBuffer
 from npu_runtime.device import Device
@@ -61,6 +62,22 @@ def test_any_size_within_bounds(executor: Executor, weights: Weights) -> None:
         _check(executor.run({"x": _x(n, seed)}, weights), _x(n, seed), executor.device)
         buffer = NPUBuffer.from_numpy(_x(n, seed + 9), executor.device, PROGRAM.input_specs[0])
         _check(executor.run(inputs={"x": buffer}, weights=weights), _x(n, seed + 9), executor.device)
+
+
+def test_a_small_output_is_read_with_the_run(
+    executor: Executor, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "_READ_ALONG", 1000)
+    small, large = (executor.run({"x": _x(n, n)}, weights) for n in (29, 1000))
+    large["h"].to_numpy()  # more bytes: read when it is asked for
+    with monkeypatch.context() as patch:
+        patch.setattr(executor.device, "read", None)
+        for got in (output.to_numpy() for output in small.values()):
+            got[...] = 0  # a copy of the caller's own
+        _check(small, _x(29, 29), executor.device)
+        with pytest.raises(TypeError):
+            large["h"].to_numpy()
+    _check(large, _x(1000, 1000), executor.device)
 
 
 def test_outputs_stay_valid_and_dead_memory_is_reused(executor: Executor, weights: Weights) -> None:
