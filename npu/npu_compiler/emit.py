@@ -309,7 +309,7 @@ class Emitter:
         if node is not None:
             alias = op_def(node.op).alias
             source = node.inputs[0] if node.inputs else None
-            if alias is not None and source is not None:
+            if alias is not None and source is not None and not self._is_part(value, source):
                 view = alias(self.view(source), node)
                 if view is not None:
                     return view
@@ -321,6 +321,11 @@ class Emitter:
         if value in self._constants:
             return self.weight(value, tuple(int(str(size)) for size in spec.shape))
         raise AssertionError(f"{value} was not emitted before its use")
+
+    def _is_part(self, value: str, source: str) -> bool:
+        """Whether ``value`` is of a weight that no buffer holds as a whole."""
+        most = self.target.max_alloc_bytes
+        return value in self._constants and self.bounds(self._specs[source].nbytes)[1] > most
 
     def _state(self, placeholder: str) -> View:
         state = self.ir.states[placeholder]

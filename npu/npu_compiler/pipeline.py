@@ -33,6 +33,7 @@ from npu_compiler.passes.join_linear import join_linear
 from npu_compiler.passes.lower import lower
 from npu_compiler.passes.narrow_linear import narrow_linear
 from npu_compiler.passes.resolve_strides import resolve_strides
+from npu_compiler.passes.split_large import split_large
 from npu_compiler.passes.split_linear import split_linear
 from npu_compiler.target import Target
 from torch_ir.ir import IR, verify
@@ -59,7 +60,8 @@ PASSES: tuple[Pass, ...] = (
     fuse_epilogue,  # before fuse_pointwise: in a product's registers an elementwise op is nearly free
     fuse_gate,  # after it: the gate's activation and the product with the other half are epilogues by then
     join_linear,  # after both: a product with an epilogue of its own keeps it
-    fuse_norm_rows,  # after it: a joined product is the one reader of its rows
+    split_large,  # after it: a joined weight may be too large; before its rows are normalised in the product
+    fuse_norm_rows,  # after join_linear: a joined product is the one reader of its rows
     fuse_pointwise,  # takes what is left
     eliminate_dead,  # folded constants that nothing reads any more
     assign_layouts,  # last: it must see the final node boundaries

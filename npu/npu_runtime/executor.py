@@ -19,7 +19,7 @@ from npu_runtime.errors import DeviceError, InputError
 from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
 from npu_runtime.program import HOST_CHECKED, Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
-from npu_runtime.scratch import slots
+from npu_runtime.scratch import check_sizes, slots
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
 from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
@@ -90,7 +90,7 @@ class Executor:
     run sets the arguments that are inputs and outputs, enqueues every step and waits once. One run at a time:
     calls from several threads wait for each other.
 
-    Raises ``DeviceError`` if the driver refuses a kernel.
+    Raises ``DeviceError`` if the driver refuses a kernel, or a buffer is larger than the device's largest.
     """
 
     def __init__(self, program: CompiledProgram, device: Backend) -> None:
@@ -98,6 +98,7 @@ class Executor:
         self.device = device
         self._lock = threading.Lock()
         self._warn_of_other_kind()
+        check_sizes(program, device)
         module = device.build(
             [(name, program.kernel_sources[name]) for name in source_order(program)],
             [*_MACHINE_OPTIONS, *program.options],

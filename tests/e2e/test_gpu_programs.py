@@ -16,8 +16,10 @@ from tiny_decoders import CONFIG, decoder_programs
 from torch import nn
 
 from npu_compiler.compiler import compile_ir
+from npu_compiler.target import load_target
 from npu_runtime.backend import Backend
 from npu_runtime.device import Device, list_devices
+from npu_runtime.errors import DeviceError, InputError
 from npu_runtime.executor import Executor
 from npu_runtime.null_device import NullDevice
 from npu_runtime.program import CompiledProgram
@@ -33,15 +35,15 @@ QWEN: dict[str, Any] = {
     "architecture": "Qwen2ForCausalLM",
     "config": {
         **CONFIG,
-        "vocab_size": 211,
+        "vocab_size": 1000,
         "hidden_size": 64,
         "intermediate_size": 96,
         "num_attention_heads": 4,
     },
     "max_cache": CACHE,
 }
-PROMPT = np.random.default_rng(5).integers(0, 211, (1, 21))
-TOKENS = (7, 199, 3, 42)
+PROMPT = np.random.default_rng(5).integers(0, 1000, (1, 21))
+TOKENS = (7, 999, 255, 256)
 DEVICES = [info.selector for info in list_devices()] or [
     pytest.param("", marks=pytest.mark.skip(reason="no OpenCL device: results cannot be compared"))
 ]
@@ -82,7 +84,7 @@ def decoder() -> tuple[Mapping[str, IR], nn.Module]:
     return share_states(made), randomize(causal_lm(**QWEN, dtype="bfloat16"), 3)
 
 
-def programs(target: str, folder: Path) -> dict[str, CompiledProgram]:
+def programs(target: str, folder: Path) -> Mapping[str, CompiledProgram]:
     """All programs, from their files."""
     graphs_of = {"images": images()[0], **decoder()[0]}
     for name, ir in graphs_of.items():
@@ -158,3 +160,45 @@ def test_models_for_nvidia_make_sound_calls(tmp_path: Path) -> None:
     assert {name: array.shape for name, array in found.items()} == {
         name: array.shape for name, array in expected().items()
     }
+
+
+#: Of the models' buffers, the table that embeds tokens and gives logits is larger, as is the images' arena.
+LIMIT = 40_960
+
+
+@pytest.mark.filterwarnings("ignore:.* was compiled for")
+@pytest.mark.skipif(not list_devices(), reason="no OpenCL device: results cannot be compared")
+def test_small_buffers_give_the_same_numbers(
+    for_gpus: Mapping[str, CompiledProgram], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = graphs.replaced(load_target("gpu"), max_alloc_bytes=LIMIT)
+    monkeypatch.setattr("npu_compiler.compiler.load_target", lambda name: small)
+    made, device = programs("gpu", tmp_path), Device()
+    device.largest = LIMIT
+    assert made["images"].arena_bytes > LIMIT
+    for name in ("prefill", "decode"):
+        parts = {spec.name for spec in made[name].transforms if "embed_tokens" in spec.name}
+        assert len(parts) == 4, "both readers of the table read the same parts"
+        with pytest.raises(DeviceError, match=r"weight 'model.embed_tokens.weight@.* has 128000 bytes"):
+            Executor(for_gpus[name], device)
+    whole, split = results(for_gpus, Device()), results(made, device)
+    for name, wanted in whole.items():
+        np.testing.assert_array_equal(split[name], wanted)
+
+
+@pytest.mark.skipif(not list_devices(), reason="no OpenCL device: kernels cannot be run")
+def test_a_token_beyond_a_table_in_parts_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = graphs.replaced(load_target("cpu"), max_alloc_bytes=8192)
+    monkeypatch.setattr("npu_compiler.compiler.load_target", lambda name: small)
+    table, index = nn.Embedding(600, 8), torch.tensor([[0, 255, 256], [511, 512, 599]])
+    program = compile_ir(extract_ir(table, (index,), model_name="table"))
+    device = Device()
+    state = {"weight": table.weight.detach().numpy()}
+    weights, executor = load_weights(state, program, device), Executor(program, device)
+    assert len(program.transforms) == 3
+    (name,), (output,) = ([spec.name for spec in s] for s in (program.input_specs, program.output_specs))
+    found = executor.run({name: index.numpy()}, weights)[output].to_numpy()
+    np.testing.assert_array_equal(found, state["weight"][index.numpy()])
+    for wrong in (-1, 600):
+        with pytest.raises(InputError, match="index"):
+            executor.run({name: np.full((2, 3), wrong)}, weights)

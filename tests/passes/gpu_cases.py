@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from decoder_cases import attend, cached, rms
 from pass_cases import PassCase, call, values
+
+LIMIT = 8192  # 256 rows of 8 floats
+TABLE = torch.tensor([[0, 255, 256], [511, 512, 599]])
 
 GPU_CASES: dict[str, PassCase] = {
     "fuse_step": PassCase("fuse_step", cached(attend), target="gpu"),
@@ -39,6 +43,25 @@ GPU_CASES: dict[str, PassCase] = {
         call(lambda m, x: F.linear(rms(x), m.v), values(5, 8), v=values(5, 8)),
         False,
         target="gpu",
+    ),
+    "split_large_product": PassCase(
+        "split_large",
+        call(lambda m, x: F.linear(x, m.w, m.b).relu(), values(3, 8), w=values(600, 8), b=values(600)),
+        limit=LIMIT,
+    ),
+    "split_large_table": PassCase(
+        "split_large",
+        call(lambda m, i: F.linear(F.embedding(i, m.w), m.w), TABLE, w=values(600, 8)),
+        limit=LIMIT,
+        target="gpu",
+    ),
+    "split_large_half": PassCase(
+        "split_large",
+        call(lambda m, i: F.embedding(i, m.w), TABLE, w=values(600, 8).bfloat16()),
+        limit=LIMIT // 2,
+    ),
+    "split_large_not_what_fits": PassCase(
+        "split_large", call(lambda m, x: F.linear(x, m.w), values(3, 8), w=values(256, 8)), False, limit=LIMIT
     ),
     "fuse_norm_rows_not_on_a_cpu": PassCase(
         "fuse_norm_rows", call(lambda m, x: F.linear(rms(x), m.v), values(3, 8), v=values(5, 8)), False

@@ -15,13 +15,14 @@ from torch import nn
 class PassCase:
     """``make`` gives a module and its inputs; ``fires``: whether the pass must change the graph; ``rounds``:
     PyTorch rounds to bfloat16 between operations, where ``lower`` or the pass goes on in float32. ``target``:
-    some passes act for one kind of device."""
+    some passes act for one kind of device; ``limit``: whose largest buffer has so many bytes."""
 
     step: str
     make: Callable[[], tuple[nn.Module, tuple[torch.Tensor, ...]]]
     fires: bool = True
     rounds: bool = False
     target: str = "cpu"
+    limit: int | None = None
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -20,7 +20,7 @@ from pass_cases import values
 from npu_compiler.errors import CompileError, UnsupportedOpError
 from npu_compiler.interpret import interpret
 from npu_compiler.pipeline import PASSES, run_passes
-from npu_compiler.target import load_target
+from npu_compiler.target import Target, load_target
 from torch_ir import extract_ir
 from torch_ir.ir import IR
 from torch_ir.printer import from_text, to_text
@@ -34,6 +34,12 @@ def plain(ir: IR) -> IR:
     return replace(ir, nodes=nodes, pytorch_version="")
 
 
+def target_of(name: str) -> Target:
+    """What the case compiles for."""
+    target, limit = load_target(CASES[name].target), CASES[name].limit
+    return target if limit is None else graphs.replaced(target, max_alloc_bytes=limit)
+
+
 def reaching(name: str) -> tuple[IR, Callable[..., IR], torch.nn.Module, tuple[torch.Tensor, ...]]:
     """The graph that reaches the case's pass, the pass, the module and its inputs."""
     case = CASES[name]
@@ -44,7 +50,7 @@ def reaching(name: str) -> tuple[IR, Callable[..., IR], torch.nn.Module, tuple[t
     for step in PASSES:
         if step.__name__ == case.step:
             return ir, step, module, inputs
-        ir = step(ir, load_target(case.target))
+        ir = step(ir, target_of(name))
     raise AssertionError(f"no pass is called {case.step}")
 
 
@@ -58,7 +64,7 @@ def run(ir: IR, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> di
 @pytest.mark.parametrize("name", CASES)
 def test_before_and_after(name: str, golden: Callable[[str, str], None]) -> None:
     before, step, _, _ = reaching(name)
-    after = step(before, load_target(CASES[name].target))
+    after = step(before, target_of(name))
     after.verify(step.__name__)
     assert (to_text(before) != to_text(after)) == CASES[name].fires
     assert from_text(to_text(after)) == after
@@ -68,7 +74,7 @@ def test_before_and_after(name: str, golden: Callable[[str, str], None]) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_a_pass_keeps_the_meaning(name: str) -> None:
     before, step, module, inputs = reaching(name)
-    after = step(before, load_target(CASES[name].target))
+    after = step(before, target_of(name))
     left, right = (run(ir, module, inputs) for ir in (before, after))
     assert left.keys() == right.keys()
     near = 2.0**-7 if CASES[name].rounds else 2e-5
@@ -82,7 +88,7 @@ def test_every_pass_has_a_case_that_fires_and_does_nothing_the_second_time(step:
     assert names
     for name in names:
         before, function, _, _ = reaching(name)
-        target = load_target(CASES[name].target)
+        target = target_of(name)
         once = function(before, target)
         assert to_text(function(once, target)) == to_text(once)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import replaced
 from programs import saxpy_square
 
 from npu_runtime import drivers
 from npu_runtime.errors import DeviceError
 from npu_runtime.executor import Executor
 from npu_runtime.null_device import NullDevice
-from npu_runtime.program import Buffer
+from npu_runtime.program import Buffer, Symbol
 from npu_runtime.scratch import slots
 from npu_runtime.weight_loader import load_weights
 
@@ -43,8 +44,14 @@ def test_a_program_runs_without_an_arena(device: NullDevice) -> None:
 
 
 def test_a_buffer_larger_than_any_memory_is_refused() -> None:
-    with pytest.raises(DeviceError, match="its largest buffer has 8"):
-        Executor(PROGRAM, NullDevice(largest=8))
+    says = r"hand main: scratch 'hidden' of mul, add has 8000 bytes, .* null has 7999: lower the upper bounds"
+    with pytest.raises(DeviceError, match=says):
+        Executor(PROGRAM, NullDevice(largest=7999))
+    says = r"weight 'w3' of mul, add has 12 bytes, .* null has 11: compile for a target .*_bytes is 11"
+    small = saxpy_square(symbols=(Symbol("n", 1, 1),))
+    tiny = tuple(replaced(b, nbytes=8) if b.name == "hidden" else b for b in small.buffers)
+    with pytest.raises(DeviceError, match=says):
+        Executor(replaced(small, buffers=tiny), NullDevice(largest=11))
 
 
 def test_nvidias_driver_is_found_outside_the_linkers_path(
