@@ -78,7 +78,8 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "POCL_MAX_PTHREAD_COUNT": threads},
+            env={**os.environ, "OMP_NUM_THREADS": threads, "POCL_MAX_PTHREAD_COUNT": threads,
+                 "POCL_AFFINITY": "1"},
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         self.version: str = self._answer()

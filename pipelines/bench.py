@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,8 @@ from npu_runtime.device import Device
 from npu_runtime.dtypes import nbytes
 from npu_runtime.executor import Executor, StepTime
 from npu_runtime.profiler import Profiler
-from npu_runtime.program import CompiledProgram, Transform
-from npu_runtime.symbols import bind, evaluate
+from npu_runtime.program import CompiledProgram, Step, Transform
+from npu_runtime.symbols import bind, evaluate, evaluate_shape
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines import roofline
 from pipelines.generation_bench import Request, in_a_fresh_process
@@ -189,7 +190,16 @@ def _times(program: CompiledProgram, items: Sequence[StepTime], runs: int) -> Ke
         flops=sum(evaluate(step.cost.flops, values) for step, values in steps) // runs,
         bytes_moved=moved // runs,
         origin=tuple(dict.fromkeys(name for step, _ in steps for name in step.origin)),
+        groups=sum(groups_of(step, values) for step, values in steps) // runs,
     )
+
+
+def groups_of(step: Step, values: Mapping[str, int]) -> int:
+    """The work-groups of one launch; 0 where the driver chooses their size."""
+    if step.local_size is None:
+        return 0
+    sizes = evaluate_shape(step.global_size, values)
+    return prod(size // local for size, local in zip(sizes, step.local_size, strict=True))
 
 
 def time_runs(

@@ -29,6 +29,9 @@ from pipelines.results import (
     read_result,
 )
 
+#: The slowest kernels, of which the report says what holds them back.
+EXPLAINED = 5
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -130,7 +133,8 @@ def render(facts: Facts) -> str:
         bench=facts.bench,
         random=facts.random,
         programs=[
-            program_view(program, facts.history, facts.bench.peaks) for program in facts.bench.programs
+            program_view(program, facts.history, facts.bench.peaks, facts.bench.environment.threads)
+            for program in facts.bench.programs
         ],
         worst=worst_check(facts.verify),
         narrow=any(check.eager is not None for check in facts.verify.checks),
@@ -139,13 +143,13 @@ def render(facts: Facts) -> str:
 
 
 def program_view(
-    program: ProgramBench, history: Sequence[HistoryLine], peaks: Peaks | None = None
+    program: ProgramBench, history: Sequence[HistoryLine], peaks: Peaks | None = None, threads: int = 1
 ) -> dict[str, Any]:
     """What the page draws of one program."""
     return {
         "bench": program,
         "latency": latency_plot(program),
-        "kernels": kernel_rows(program.kernels, program.steps, peaks),
+        "kernels": kernel_rows(program.kernels, program.steps, peaks, threads),
         "bound": bound(program.steps, peaks),
         "kernel_ms": sum(kernel.total_us for kernel in program.kernels) / 1e3,
         "gflops": program.flops / program.median_ms / 1e6 if program.median_ms else 0.0,
@@ -194,17 +198,22 @@ def bound(steps: Sequence[KernelTime], peaks: Peaks | None) -> dict[str, Any] | 
 
 
 def kernel_rows(
-    kernels: Sequence[KernelTime], steps: Sequence[KernelTime] = (), peaks: Peaks | None = None
+    kernels: Sequence[KernelTime], steps: Sequence[KernelTime] = (), peaks: Peaks | None = None,
+    threads: int = 1,
 ) -> list[dict[str, Any]]:
-    """Kernels by total time, each with its share of all kernels' time, the width of its bar, and its
-    ``bound``."""
+    """Kernels by total time, each with its share of all kernels' time, the width of its bar, its ``bound``,
+    and for the slowest what they are ``held`` back by."""
     total = sum(kernel.total_us for kernel in kernels) or 1.0
     largest = max((kernel.total_us for kernel in kernels), default=1.0) or 1.0
-    return [
-        {"kernel": kernel, "share": kernel.total_us / total, "bar": kernel.total_us / largest,
-         "bound": bound([step for step in steps if step.kernel == kernel.kernel], peaks)}
-        for kernel in sorted(kernels, key=lambda kernel: -kernel.total_us)
-    ]
+    rows = []
+    for place, kernel in enumerate(sorted(kernels, key=lambda kernel: -kernel.total_us)):
+        own = [step for step in steps if step.kernel == kernel.kernel]
+        explained = peaks is not None and place < EXPLAINED
+        rows.append({
+            "kernel": kernel, "share": kernel.total_us / total, "bar": kernel.total_us / largest,
+            "bound": bound(own, peaks),
+            "held": roofline.held_back(own, peaks, threads) if peaks is not None and explained else ()})
+    return rows
 
 
 def memory_plot(memory: Memory) -> dict[str, Any]:

@@ -157,6 +157,8 @@ class KernelTime(Record, frozen=True):
     flops: int
     bytes_moved: int
     origin: tuple[str, ...] = ()
+    groups: int = 0
+    """Work-groups of all calls; 0 where the driver chooses their size."""
 
     @property
     def gflops(self) -> float:

@@ -86,3 +86,51 @@ def bound_of(steps: Sequence[KernelTime], peaks: Peaks) -> Bound:
         roof = max(times, key=lambda name: times[name])
         parts[roof] += times[roof]
     return Bound(sum(parts.values()), max(parts, key=lambda name: parts[name]))
+
+
+#: A share of its bound from which a kernel counts as at it; shares of a kernel's time below which a cause is
+#: not worth a word.
+_NEAR, _SEEN = 0.85, 0.03
+
+
+def held_back(steps: Sequence[KernelTime], peaks: Peaks, threads: int) -> tuple[str, ...]:
+    """What keeps ``steps``, all calls of one kernel one by one, from the device's peaks, in words: how near
+    they come to the roof that applies, then the causes that follow from sizes and times. ``threads`` are
+    those that share a launch's work-groups."""
+    took = sum(step.total_us for step in steps)
+    if not took:
+        return ()
+    if peaks.gflops is None:  # a GPU holds many work-groups per unit
+        threads = 1
+    bound = bound_of(steps, peaks)
+    share = bound.least_us / took
+    at = {
+        "compute": f"bound by operations, of whose peak it reaches {share:.0%}",
+        "memory": f"bound by bytes, of whose bandwidth it reaches {share:.0%}",
+        "start": f"bound by its start, which is {share:.0%} of its time",
+    }[bound.by]
+    said = [at if share < 1 else f"at its bound by {_ROOFS[bound.by]}: caches hold what it reads"]
+    idle = sum(step.total_us * idle_share(step.groups, threads) for step in steps) / took
+    few = min((step.groups for step in steps if step.groups), default=0)
+    if idle >= _SEEN:
+        said.append(f"{few} work-groups for {threads} threads leave these idle for {idle:.0%} of the time")
+    start = sum(step.calls for step in steps) * peaks.start_us / took
+    if bound.by != "start" and start >= _SEEN:
+        said.append(f"starting takes {start:.0%}")
+    moved = sum(step.bytes_moved for step in steps) / peaks.gbytes / 1e3 / took
+    if bound.by == "compute" and moved >= share / 2:
+        said.append(f"its bytes alone take {moved:.0%}")
+    if share < _NEAR and len(said) == 1:
+        said.append("sizes and starts do not explain the rest: caches, or other instructions")
+    return tuple(said)
+
+
+_ROOFS = {"compute": "operations", "memory": "bytes", "start": "its start"}
+
+
+def idle_share(groups: int, threads: int) -> float:
+    """The share of all threads' time that is lost because equal work-groups do not divide among them:
+    1 - groups / (threads * ceil(groups / threads)). 0 for unknown (0) groups."""
+    if not groups:
+        return 0.0
+    return 1 - groups / (threads * -(-groups // threads))
