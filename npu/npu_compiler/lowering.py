@@ -137,7 +137,10 @@ def wrap_dim(attr: Attr, rank: int) -> int:
 
 
 def wrap_dims(attr: Attr, rank: int) -> tuple[int, ...]:
-    """Indices of dimensions, counted from the end where negative; None or () mean all."""
+    """Indices of different dimensions, counted from the end where negative; None or () mean all."""
     if attr is None or attr == ():
         return tuple(range(rank))
-    return tuple(sorted({wrap_dim(dim, rank) for dim in (attr if isinstance(attr, tuple) else (attr,))}))
+    dims = [wrap_dim(dim, rank) for dim in (attr if isinstance(attr, tuple) else (attr,))]
+    if len(set(dims)) < len(dims):
+        raise Unsupported(f"a dimension twice in {attr}")
+    return tuple(sorted(dims))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 
 from npu_compiler.dtypes import REAL, SHORT
 from torch_ir.expr import Expr
@@ -94,8 +95,9 @@ def _inputs_problem(node: Node, known: tuple[Argument, ...]) -> str | None:
             continue
         if argument.kind in _TENSOR_LISTS:
             length = next(lengths, 0)
-            for _ in range(length if isinstance(length, int) else 0):
-                next(rest, None)
+            wanted = length if isinstance(length, int) else 0
+            if len(list(islice(rest, wanted))) < wanted:
+                return f"fewer tensors than the {wanted} of {argument.name}"
         elif argument.kind in _TENSORS and next(rest, None) is None and not argument.optional:
             return f"no tensor {argument.name}, which {node.op} needs"
     left = len(list(rest))

@@ -119,6 +119,7 @@ class Arguments(torch.nn.Module):
         ("split_with_sizes", {"split_sizes": [2, 3]}, r"pieces of \(2, 3\) from 4"),
         ("split_with_sizes", {"split_sizes": [2, 2]}, r"makes float32\[1, 2, 6, 6\]"),
         ("split_with_sizes", {"split_sizes": [1, 1, 2]}, "make 3 results"),
+        ("sum_1", {"dim": [1, -3]}, r"a dimension twice in \(1, -3\)"),
         ("sum_1", {"keepdim": True}, r"makes float32\[1, 1, 6, 6\]"),
         ("adaptive_avg_pool2d", {"output_size": [2, 3]}, r"makes float32\[1, 4, 2, 3\]"),
         ("arange", {"end": 4}, r"makes int64\[4\]"),

@@ -58,6 +58,7 @@ def test_arguments_are_read_as_pytorch_has_them() -> None:
         (node("softmax.int", 1, {"dim": 1, "axis": 1}), "an attribute axis"),
         (node("sum.dim_IntList", 1, {"dim": (1, "2")}), "dim = (1, '2')"),
         (node("relu.default", 0), "no tensor self"),
+        (node("cat.default", 2, {"_tensor_list_sizes": (3,)}), "fewer tensors than the 3"),
         (node("relu.default", 2), "1 more inputs"),
         (node("add.Tensor", 2, {"alpha": (1,)}), "alpha = (1,)"),
         (node("flip.default", 1, {"dims": True}), "dims = True"),
