@@ -43,6 +43,14 @@ class Launch:
     local_size: tuple[int, ...] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What a device can do: 1, or a number of bytes; 0 where it cannot, and why."""
+
+    value: int
+    reason: str = ""
+
+
 class Backend(ABC):
     """An opened device with one in-order queue. Everything on it is asynchronous until ``finish`` or
     ``read``."""
@@ -62,6 +70,10 @@ class Backend(ABC):
     """Whether kernels take regions of one memory as readily as memories of their own."""
     domain: object
     """Backends of equal domain can use each other's memory."""
+
+    def capability(self, name: str) -> Capability:  # noqa: ARG002
+        """Whether the device can do what ``npu_runtime.probes`` calls ``name``."""
+        return Capability(1)
 
     @abstractmethod
     def allocate(self, nbytes: int) -> Memory:

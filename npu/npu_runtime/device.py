@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from npu_runtime import env, program_cache
-from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory
+from npu_runtime.backend import Backend, Bytes, Capability, KernelHandle, Launch, Memory
 from npu_runtime.drivers import visible_drivers
 from npu_runtime.errors import DeviceError, InputError, NoDeviceError
 
@@ -191,6 +191,11 @@ class Device(Backend):
 
     def __repr__(self) -> str:
         return f"Device({self.info.selector!r}, threads={self.threads})"
+
+    def capability(self, name: str) -> Capability:
+        from npu_runtime import probes
+
+        return probes.capability(self, name)
 
     def _buffer(self, flags: int, nbytes: int, data: Bytes | None = None) -> Memory:
         if nbytes > self.largest:

@@ -3,7 +3,8 @@
 - ``NPU_DEVICE``: the device that ``Device()`` opens: ``pocl``, ``intel``, ``nvidia:0``, ``gpu``, ``cpu``.
   Default: the first of PoCL, Intel's runtime, a GPU.
 - ``NPU_DEBUG``: 1 stages, 2 kernels with time, GFLOP/s and GB/s, 3 passes, 4 source, 5 all. Default: 0.
-- ``NPU_CACHE_DIR``: the folder for built kernels of drivers without a cache of their own. Default:
+- ``NPU_CACHE_DIR``: the folder for built kernels of drivers without a cache of their own, and for what probes
+  found of devices. Default:
   ``$XDG_CACHE_HOME/npubin``.
 - ``NPU_CACHE``: where builds share what their stages made, a folder or any URL that fsspec has
   (``s3://bucket/npubin``). Default: nowhere.

@@ -19,7 +19,8 @@ from npu_runtime.errors import DeviceError, InputError
 from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
 from npu_runtime.program import HOST_CHECKED, Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
-from npu_runtime.scratch import check_sizes, slots
+from npu_runtime.requirements import check_capabilities, check_sizes
+from npu_runtime.scratch import slots
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
 from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
@@ -99,6 +100,7 @@ class Executor:
         self._lock = threading.Lock()
         self._warn_of_other_kind()
         check_sizes(program, device)
+        check_capabilities(program, device)
         module = device.build(
             [(name, program.kernel_sources[name]) for name in source_order(program)],
             [*_MACHINE_OPTIONS, *program.options],
