@@ -59,9 +59,13 @@ def make_app(console: Any) -> "typer.Typer":
     )
 
     @app.command("devices")
-    def devices() -> None:
+    def devices(
+        probe: Annotated[bool, typer.Option(help="find out anew what each can do, by kernels")] = False,
+    ) -> None:
         """Lists the OpenCL devices of this machine and marks the default one."""
         _devices(console)
+        if probe:
+            _probe(console)
 
     @app.command("run")
     def run(
@@ -214,6 +218,19 @@ def _devices(console: Any) -> None:
         ],
     )
     _say(console, "* the default; choose another with --device or NPU_DEVICE")
+
+
+def _probe(console: Any) -> None:
+    from npu_runtime.device import Device, list_devices
+    from npu_runtime.probes import PROBES, capability
+
+    rows = []
+    for info in list_devices():
+        for name in PROBES:
+            found = capability(Device(info.selector), name, again=True)
+            what = "no" if not found.value else "yes" if found.value == 1 else _size(found.value)
+            rows.append((info.selector, name, what, " ".join(found.reason.split())[:200]))
+    _table(console, ("selector", "capability", "has", "why not"), rows)
 
 
 def _run(

@@ -12,6 +12,7 @@ import pytest
 from programs import embedding, saxpy_square
 from safetensors.numpy import save_file
 
+from npu_runtime.backend import Capability
 from npu_runtime.device import list_devices
 from npu_runtime.npubin import to_bytes
 from pipelines.cli import main
@@ -27,6 +28,19 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_file({"weight": np.ones(3, np.float32), "bias": np.ones(3, np.float32)}, "w.safetensors")
     np.save("x.npy", np.arange(6, dtype=np.float32).reshape(2, 3))
     return tmp_path
+
+
+@needs_device
+def test_what_devices_can_do(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    last = list_devices()[-1]
+    monkeypatch.setattr("npu_runtime.device.list_devices", lambda: (last,))
+    answers = {"fp16": Capability(0, "no half"), "ptx": Capability(1), "local_memory": Capability(32768)}
+    monkeypatch.setattr("npu_runtime.probes.PROBES", answers)
+    monkeypatch.setattr("npu_runtime.probes.capability", lambda device, name, again: answers[name])
+    assert main(["devices", "--probe"]) == 0
+    lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
+    for name, has in (("fp16", "no no half"), ("ptx", "yes"), ("local_memory", "32")):
+        assert any(f"{last.selector} {name} {has}" in line for line in lines), lines
 
 
 @needs_device
