@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROWS, BLOCK, LANES, GROUP_ROWS = 8, 32, 8, 4
 #: Of the kernel with a query in each lane: vectors of queries, keys of a block, keys and numbers of a value
 #: in registers (measured).
-LANES_TILE = {"wide": 2, "block": 64, "ahead": 6, "abreast": 4}
+LANES_TILE = {"wide": 2, "block": 64, "ahead": 6, "abreast": 6}
 #: Keys of a part, where work-items share those of a row: in a run at least, by the longest run at least. From
 #: how many keys on reading them once is worth more than a kernel less (measured).
 LEAST_KEYS, WORTH_KEYS, LONG_KEYS = 128, 512, 8192
