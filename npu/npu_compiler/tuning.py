@@ -36,6 +36,8 @@ def _numbers(question: Question, *names: str) -> tuple[int, ...]:
 def _product_rule(question: Question) -> Choice:
     pixels, out, inner, taps, groups = _numbers(question, "pixels", "out", "inner", "taps", "groups")
     nv = panel_width(out) // 8
+    if question["op"] == "conv2d" and not question["gate"] and out % 24 == 0 and out % 16 and pixels > 50:
+        nv = 3  # 24 channels fill three vectors, and three quarters of two panels of two
     panels = groups * -(-out // (8 * nv))
     unroll = next(step for step in (4, 3, 2, 1) if inner % step == 0)
 
@@ -52,7 +54,7 @@ def _product_rule(question: Question) -> Choice:
     if pixels <= 50 and taps > 1 and panels >= MANY_PANELS:
         # 7 x 7 maps: 49 pixels fit 10 tiles; large panels pass the cache once
         return tile(5, -(-pixels // 5), split=True, prefetch=True)
-    mr = 5 if 45 < pixels <= 50 else 6
+    mr = 4 if nv == 3 else 5 if 45 < pixels <= 50 else 6
     tiles = -(-pixels // mr)
     if panels >= MANY_PANELS and tiles <= 64:
         return tile(mr, tiles, prefetch=True)

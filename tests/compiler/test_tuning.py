@@ -38,7 +38,7 @@ from torch_ir.ir import IR, Node, Output, TensorSpec
 F32 = "float32"
 
 
-def convolution(size: int = 12, channels: int = 16, out: int = 24) -> IR:
+def convolution(size: int = 12, channels: int = 16, out: int = 32) -> IR:
     """A 3x3 convolution with its weight."""
     return IR(
         "conv",
