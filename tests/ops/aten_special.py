@@ -55,6 +55,17 @@ SPECIAL: dict[str, Call] = {
         name: (partial(_in_both_precisions, getattr(torch.special, name)), (LIMITS, n(5, 7) * 3))
         for name in ("erfinv", "ndtri", "erfcx", "log_ndtr", "i0e", "i1e", "digamma")
     },
+    **{
+        name: (partial(_in_both_precisions, getattr(torch.special, name)), (LIMITS, n(5, 7) * 12))
+        for name in (
+            *("spherical_bessel_j0", "modified_bessel_k0", "modified_bessel_k1"),
+            *("scaled_modified_bessel_k0", "scaled_modified_bessel_k1"),
+        )
+    },
+    "modified_bessel_i": (
+        lambda x: (torch.special.modified_bessel_i0(x), torch.special.modified_bessel_i1(x)),
+        (n(3, 7) * 3,),
+    ),
     "i0_i1": (lambda x: (torch.i0(x), torch.special.i1(x)), (LIMITS.clamp(-9, 9),)),
     "polygamma": (lambda x: [torch.polygamma(k, x) for k in range(4)], (p(3, 7) + 0.3,)),
     "polygamma_limits": (lambda x: torch.polygamma(1, x), (t([0.0, INF, -INF, NAN, 1.0, 0.3, -0.3, 1e9]),)),

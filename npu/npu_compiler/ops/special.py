@@ -9,7 +9,7 @@ from typing import Any
 from npu_compiler.dtypes import is_float
 from npu_compiler.lowering import Builder, as_int
 from npu_compiler.ops import Attrs, Case, OpDef, Specs, lowers, register
-from npu_compiler.ops.arithmetic import operands
+from npu_compiler.ops.arithmetic import choose, operands
 from npu_compiler.ops.elementwise import FLOATS, cast, operand, row, unary
 from torch_ir.ir import Node, TensorSpec
 
@@ -32,6 +32,9 @@ _special("i0")
 _special("i1", "special_i1")
 _special("i0e", "special_i0e")
 _special("i1e", "special_i1e")
+for _order in "01":
+    for _name in (f"modified_bessel_k{_order}", f"scaled_modified_bessel_k{_order}"):
+        _special(_name, f"special_{_name}", values="positive", rtol=2e-5)
 _special("digamma", values="positive", rtol=5e-5)
 _special("trigamma", "internal.trigamma", values="positive", reference=lambda torch, x: torch.polygamma(1, x))
 row(
@@ -48,6 +51,21 @@ row(
 def lower_zeta(b: Builder, node: Node) -> str:
     x, y, attrs = operands(b, node, node.out.dtype)
     return b.emit("zeta", x, y, **attrs)
+
+
+@lowers("aten.special_modified_bessel_i0.default", "aten.special_modified_bessel_i1.default")
+def lower_modified_bessel(b: Builder, node: Node) -> str:
+    """PyTorch has two names for these."""
+    return b.emit(node.op.split("_")[-1].split(".")[0], cast(b, operand(b, node, 0), node.out.dtype))
+
+
+@lowers("aten.special_spherical_bessel_j0.default")
+def lower_spherical_bessel(b: Builder, node: Node) -> str:
+    """``sin(x) / x`` (https://dlmf.nist.gov/10.49.E3)."""
+    x = cast(b, operand(b, node, 0), node.out.dtype)
+    far = b.emit("eq", b.emit("abs", x), None, scalar=math.inf)
+    y = choose(b, far, 0.0, b.emit("div", b.emit("sin", x), x), node.out.dtype)
+    return choose(b, b.emit("eq", x, None, scalar=0.0), 1.0, y, node.out.dtype)
 
 
 @lowers("aten.polygamma.default")
