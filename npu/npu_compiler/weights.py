@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from npu_compiler.dtypes import HALF
 from npu_compiler.ops import op_def
 from npu_runtime.program import StateSpec, Transform, WeightExpr
-from torch_ir.ir import IR, Node, State
+from torch_ir.ir import IR, Node, State, TensorSpec
 
 
 def constant_exprs(ir: IR) -> dict[str, WeightExpr]:
@@ -96,6 +97,12 @@ def as_stored(expr: WeightExpr, ir: IR) -> tuple[WeightExpr, str] | None:
         return None
     inner = as_stored(expr[1], ir)
     return None if inner is None else (_tidy([expr[0], inner[0], *expr[2:]]), inner[1])
+
+
+def stored_bytes(expr: WeightExpr, spec: TensorSpec, ir: IR) -> int:
+    """The bytes that a constant value takes on a device."""
+    stored = as_stored(expr, ir)
+    return int(str((replace(spec, dtype=stored[1]) if stored else spec).nbytes))
 
 
 def _dtype(expr: WeightExpr, ir: IR) -> str:

@@ -44,6 +44,17 @@ GPU_CASES: dict[str, PassCase] = {
         False,
         target="gpu",
     ),
+    "fuse_gate_not_into_a_large_weight": PassCase(
+        "fuse_gate",
+        call(
+            lambda m, x: F.silu(F.linear(x, m.w)) * F.linear(x, m.v),
+            values(3, 8),
+            w=values(256, 8),
+            v=values(256, 8, seed=1),
+        ),
+        False,
+        limit=LIMIT,
+    ),
     "split_large_product": PassCase(
         "split_large",
         call(lambda m, x: F.linear(x, m.w, m.b).relu(), values(3, 8), w=values(600, 8), b=values(600)),

@@ -9,15 +9,20 @@ from npu_compiler.lowering import Builder
 from npu_compiler.products import LANES
 from npu_compiler.target import Target
 from npu_compiler.weight_reads import WeightReads
-from npu_compiler.weights import keys_of
+from npu_compiler.weights import keys_of, stored_bytes
 from torch_ir.ir import IR, Node
 
 
 def fuse_gate(ir: IR, target: Target) -> IR:
     """``linear(x, u) * silu(linear(x, g))`` becomes ``gated(x, [g, u])`` where nothing else reads the two
-    products, and nothing else their weights. Any elementwise steps do: they are the products' epilogues."""
-    reads = WeightReads.of(ir)
-    gates = {node.name: gate for node, gate in _pairs(ir) if _refusal(ir, reads, node, gate) is None}
+    products, nothing else their weights, and these fit into one buffer of the target. Any elementwise steps
+    do: they are the products' epilogues."""
+    reads, most = WeightReads.of(ir), target.max_alloc_bytes
+    gates = {
+        node.name: gate
+        for node, gate in _pairs(ir)
+        if _refusal(ir, reads, node, gate) is None and _nbytes(ir, reads, node, gate) <= most
+    }
     specs, taken = ir.values(), set(ir.values()) | {node.name for node in ir.nodes}
     dropped = {gate.name for gate in gates.values()}
     nodes: list[Node] = []
@@ -65,6 +70,11 @@ def _refusal(ir: IR, reads: WeightReads, node: Node, gate: Node) -> str | None:
         return f"something else reads {gate.name}, or it reads something else"
     shared = reads.shared((str(node.inputs[1]), str(gate.inputs[1])))
     return None if shared is None or _are_parts(ir, reads, node, gate) else f"something else reads {shared}"
+
+
+def _nbytes(ir: IR, reads: WeightReads, node: Node, gate: Node) -> int:
+    specs, weights = ir.values(), (str(node.inputs[1]), str(gate.inputs[1]))
+    return sum(stored_bytes(reads.constants[weight], specs[weight], ir) for weight in weights)
 
 
 def _are_parts(ir: IR, reads: WeightReads, node: Node, gate: Node) -> bool:

@@ -11,9 +11,8 @@ from npu_compiler.lowering import Builder
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import reshape
 from npu_compiler.target import Target
-from npu_compiler.weights import as_stored, constant_exprs
-from npu_runtime.program import WeightExpr
-from torch_ir.ir import IR, Node, TensorSpec
+from npu_compiler.weights import constant_exprs, stored_bytes
+from torch_ir.ir import IR, Node
 
 #: Parts are multiples of so many rows of the weight, which fill every kernel's tiles.
 TILE = 256
@@ -30,7 +29,8 @@ def split_large(ir: IR, target: Target) -> IR:
         weight = str(node.inputs[{"linear": 1, "gather_rows": 0}.get(node.op, 0)]) if node.inputs else ""
         cuts = [0]
         if node.op in ("linear", "gather_rows") and weight in constants and not node.attrs.get("wrap"):
-            cuts = _cuts(ir, constants[weight], weight, target.max_alloc_bytes)
+            nbytes = stored_bytes(constants[weight], specs[weight], ir)
+            cuts = _cuts(int(str(specs[weight].shape[0])), nbytes, target.max_alloc_bytes)
         if len(cuts) < 3 or node.outputs[0] in constants:
             nodes.append(node)
             continue
@@ -41,13 +41,10 @@ def split_large(ir: IR, target: Target) -> IR:
     return replace(ir, nodes=tuple(nodes))
 
 
-def _cuts(ir: IR, expr: WeightExpr, weight: str, most: int) -> list[int]:
+def _cuts(rows: int, nbytes: int, most: int) -> list[int]:
     """Where the parts of a matrix begin and end: [0, rows] where it is one part."""
-    spec = ir.values()[weight]
-    rows, width = (int(str(size)) for size in spec.shape)
-    stored = as_stored(expr, ir)
-    row = int(str(TensorSpec((width,), stored[1] if stored else spec.dtype).nbytes))
-    if rows * row <= most or row * TILE > most:
+    row = nbytes // max(1, rows)
+    if nbytes <= most or row * TILE > most:
         return [0, rows]
     count = -(-rows // (most // row // TILE * TILE))
     step = -(-rows // (count * TILE)) * TILE
