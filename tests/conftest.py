@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from graphs import GuardedDevice
 
-from npu_runtime.device import list_devices
+from npu_runtime.device import DeviceInfo, find_device, list_devices
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -42,7 +42,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Which devices the tests covered, and which are here and were left out."""
-    ran, devices = config.stash[_RAN], list_devices()
+    ran, devices = config.stash[_RAN], _devices()
     terminalreporter.section("devices", "-")
     for info in devices:
         others = f", and what else needs a device of {ran['']} others" if info == devices[0] else ""
@@ -56,9 +56,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line("nvidia: programs for it compile, their calls fit (null device)")
 
 
+def _devices() -> list[DeviceInfo]:
+    """Every OpenCL device, the default one (which ``NPU_DEVICE`` may choose) first."""
+    found = list_devices()
+    default = find_device().selector if found else ""
+    return sorted(found, key=lambda info: info.selector != default)
+
+
 def guarded_devices() -> list[object]:
-    """Every OpenCL device, those after the first in the long tier; None where there is none."""
-    selectors: list[str | None] = [info.selector for info in list_devices()] or [None]
+    """The selectors of the devices, those after the first in the long tier; None where there is none."""
+    selectors: list[str | None] = [info.selector for info in _devices()] or [None]
     first, *others = selectors
     return [first, *(pytest.param(other, marks=pytest.mark.full) for other in others)]
 
