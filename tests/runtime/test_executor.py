@@ -211,8 +211,9 @@ def test_scratch_is_stretched_to_the_devices_alignment() -> None:
 def test_a_program_of_another_kind_warns_once(first_device: Backend) -> None:
     if first_device.vendor == "null":
         return
-    other = msgspec.structs.replace(accumulator(), device_type="gpu", target="some_gpu")
-    with pytest.warns(UserWarning, match=r"compiled for 'some_gpu' \(gpu\) and runs on .* \(cpu\)"):
+    here, kind = (first_device.kind, "cpu" if first_device.kind == "gpu" else "gpu")
+    other = msgspec.structs.replace(accumulator(), device_type=kind, target="another")
+    with pytest.warns(UserWarning, match=rf"compiled for 'another' \({kind}\) and runs on .* \({here}\)"):
         Executor(other, first_device)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
