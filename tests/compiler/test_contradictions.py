@@ -142,6 +142,31 @@ def test_statistics_that_do_not_fit_are_refused(name: str, shape: list[int]) -> 
         compile_ir(file)
 
 
+class Attention(torch.nn.Module):
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, m)
+
+
+@pytest.mark.parametrize(
+    ("index", "shape", "says"),
+    [
+        (3, [3, 4], "an attention mask"),
+        (3, [2, 5], "an attention mask"),
+        (3, [3, 1, 3, 5], "shape"),
+        (1, [1, 2, 4, 8], "attention of"),
+        (1, [1, 2, 5, 7], "attention of"),
+        (2, [1, 1, 4, 8], "attention of"),
+    ],
+)
+def test_attention_of_operands_that_do_not_fit_is_refused(index: int, shape: list[int], says: str) -> None:
+    sizes = ((1, 2, 3, 8), (1, 2, 5, 8), (1, 2, 5, 8), (3, 5))
+    file = ir_to_dict(extract_ir(Attention(), tuple(torch.randn(size) for size in sizes)))
+    file["graph_inputs"][index]["shape"] = shape
+    say_everywhere(file)
+    with pytest.raises(UnsupportedOpError, match=says):
+        compile_ir(file)
+
+
 def test_a_key_that_appears_twice_is_refused(tmp_path: Path) -> None:
     text = json.dumps(ir_to_dict(extract_ir(Plain().eval(), (torch.randn(3, 5),))))
     path = tmp_path / "main.ir.json"

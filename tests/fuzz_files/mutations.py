@@ -40,6 +40,7 @@ def mutated(kind: str, rng: random.Random, data: bytes) -> bytes:
             RecursionError,
             NotImplementedError,
             EOFError,
+            RuntimeError,  # an entry that says that it is encrypted
         ):
             changed = changed if changed is not data else flip(rng, data)
     return changed

@@ -13,6 +13,7 @@ from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.fused_attention import fits
 from npu_compiler.ops.norm import optional_input
 from npu_compiler.ops.views import permute, reshape, tensor_input
+from npu_compiler.shapes import may_equal, require
 from torch_ir.expr import Dim, product
 from torch_ir.ir import Node
 
@@ -24,6 +25,7 @@ def lower_attention(b: Builder, node: Node) -> str:
     mask = optional_input(node, 3)
     if node.attrs.get("dropout_p"):
         raise unsupported("attention with dropout", "call .eval() on the model before extraction")
+    _check_operands(b, node, q, k, v, mask)
     fused = _fused(b, node, q, k, v, mask)
     if fused is not None:
         return fused
@@ -60,6 +62,21 @@ def lower_attention(b: Builder, node: Node) -> str:
     return reshape(b, b.emit("matmul", weights, v), node.out.shape)
 
 
+def _check_operands(b: Builder, node: Node, q: str, k: str, v: str, mask: str | None) -> None:
+    """Refuses shapes that PyTorch refuses: a kernel would read beyond them."""
+    shapes = [b.shape(x) for x in (q, k, v)]
+    (*_, rows, width), (*_, columns, height), (*_, values, _) = shapes
+    require(may_equal(width, height) and may_equal(columns, values), f"attention of {shapes}")
+    if not node.attrs.get("enable_gqa"):
+        heads = [shape[-3] for shape in shapes if len(shape) > 2]
+        fit = all(count == 1 or may_equal(count, heads[0]) for count in heads[1:])
+        require(fit or heads[0] == 1, f"attention of {shapes} without enable_gqa")
+    if mask is not None:
+        pairs = zip(reversed(b.shape(mask)), (columns, rows), strict=False)
+        fit = all(size == 1 or may_equal(size, wanted) for size, wanted in pairs)
+        require(fit, f"an attention mask of {b.shape(mask)} for {rows} queries and {columns} keys")
+
+
 def _fused(b: Builder, node: Node, q: str, k: str, v: str, mask: str | None) -> str | None:
     """One node for what the attention kernel takes; None for the rest."""
     if len(b.shape(q)) == 3 and len(b.shape(k)) == 3 and len(b.shape(v)) == 3:
@@ -70,6 +87,10 @@ def _fused(b: Builder, node: Node, q: str, k: str, v: str, mask: str | None) -> 
         mask = cast(b, mask, b.spec(q).dtype)
     if not fits(b.spec(q), b.spec(k), b.spec(v), None if mask is None else b.spec(mask)):
         return None
+    if mask is not None:  # one that is larger than the queries makes more results than there are queries
+        pairs = zip(b.shape(mask)[-3::-1], b.shape(q)[-3::-1], strict=False)
+        if not all(size == 1 or may_equal(size, wanted) for size, wanted in pairs):
+            return None
     given = node.attrs.get("scale")
     scale = 1 / math.sqrt(as_int(b.shape(q)[-1])) if given is None else float(as_number(given))
     causal = bool(node.attrs.get("is_causal"))
