@@ -33,7 +33,8 @@ CPU: Target = load_target("cpu")
 
 
 def merge(graphs: Mapping[str, IR], name: str = "merged") -> IR:
-    """Graphs side by side in one; every name of graph ``k`` gets ``k.`` in front. Symbols must be equal."""
+    """Graphs side by side in one; every name of graph ``k`` gets ``k.`` in front. Symbols must be equal; the
+    guards of all hold for the whole."""
     inputs: dict[str, Any] = {}
     outputs: list[Output] = []
     nodes: list[Node] = []
@@ -42,6 +43,7 @@ def merge(graphs: Mapping[str, IR], name: str = "merged") -> IR:
     constants: dict[str, Any] = {}
     states: dict[str, Any] = {}
     symbols: dict[str, tuple[int, int]] = {}
+    guards = tuple(dict.fromkeys(guard for ir in graphs.values() for guard in ir.guards))
     for prefix, ir in graphs.items():
 
         def named(value: str | None, prefix: str = prefix) -> str | None:
@@ -71,6 +73,7 @@ def merge(graphs: Mapping[str, IR], name: str = "merged") -> IR:
             for node in ir.nodes
         ]
     merged = IR(name, inputs, tuple(outputs), tuple(nodes), weights, mapping, constants, states, symbols)
+    merged = replace(merged, guards=guards)
     merged.verify("merging")
     return merged
 

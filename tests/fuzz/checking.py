@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,10 @@ from npu_compiler.coverage import refusals
 from npu_compiler.errors import Refusal
 from npu_compiler.interpret import interpret
 from npu_compiler.passes.eliminate_dead import eliminate_dead
+from npu_runtime.errors import InputError
 from torch_ir import extract_ir
 from torch_ir.errors import IRError
+from torch_ir.expr import evaluate
 from torch_ir.ir import IR, Output, TensorSpec
 from torch_ir.printer import from_text, to_text
 
@@ -39,6 +42,8 @@ class Subject:
     inputs: tuple[Arrays, ...]
     weights: Arrays
     eager: tuple[Arrays, ...] = ()
+    excluded: tuple[Arrays, ...] = ()
+    """Inputs of sizes that the graph's guards exclude: the program must refuse them."""
     refused: tuple[Refusal, ...] = ()
     """What attempts before this one were refused for."""
 
@@ -67,33 +72,46 @@ def subject(seed: int) -> Subject:
         if why_not:
             refused += why_not
             continue
-        weights = made.module.state_dict()
-        try:
-            with torch.no_grad():
-                eager = tuple(
-                    dict(zip((o.name for o in ir.outputs), made.module(*given), strict=True))
-                    for given in made.inputs
-                )
-        except IndexError:
-            if not ir.guards:
-                raise
-            continue  # at a size that a guard excludes, a step gives fewer pieces
-        inputs = tuple(dict(zip(ir.inputs, given, strict=True)) for given in made.inputs)
-        return Subject(f"seed{seed}", ir, inputs, weights, eager, tuple(refused))
+        inputs, excluded = by_guards(ir, [dict(zip(ir.inputs, given, strict=True)) for given in made.inputs])
+        with torch.no_grad():
+            eager = tuple(
+                dict(zip((o.name for o in ir.outputs), made.module(*given.values()), strict=True))
+                for given in inputs
+            )
+        return Subject(f"seed{seed}", ir, inputs, made.module.state_dict(), eager, excluded, tuple(refused))
     raise AssertionError(f"seed {seed} gives no graph that is supported: {refused}")
+
+
+def by_guards(ir: IR, sizes: Sequence[Arrays]) -> tuple[tuple[Arrays, ...], tuple[Arrays, ...]]:
+    """The inputs whose sizes keep ``ir``'s guards, and those whose sizes do not."""
+
+    def kept(given: Arrays) -> bool:
+        n = {
+            str(dim): size
+            for name, spec in ir.inputs.items()
+            for dim, size in zip(spec.shape, given[name].shape, strict=True)
+            if str(dim) in ir.symbols
+        }
+        ends = [(evaluate(g.left, n), g.relation, evaluate(g.right, n)) for g in ir.guards]
+        return all(left == right if by == "==" else left <= right for left, by, right in ends)
+
+    fits = [kept(given) for given in sizes]
+    inputs = tuple(given for given, fit in zip(sizes, fits, strict=True) if fit)
+    return inputs, tuple(given for given, fit in zip(sizes, fits, strict=True) if not fit)
 
 
 def differences(
     subjects: Sequence[Subject], device: graphs.GuardedDevice, *, interpreted: bool = True
 ) -> dict[str, str]:
-    """What is wrong, by name: subjects with the same symbols run as one program between guard bytes, at each
-    of their sizes. Results are compared with eager PyTorch's where these are known, and with what the
-    interpreter gives for the graph as extracted and after all passes."""
+    """What is wrong, by name: subjects with the same symbols and guards run as one program between guard
+    bytes, at each of their sizes. Results are compared with eager PyTorch's where these are known, and with
+    what the interpreter gives for the graph as extracted and after all passes."""
+    groups: dict[Any, list[Subject]] = {}
+    for s in subjects:
+        groups.setdefault((bool(s.ir.symbols), s.ir.guards), []).append(s)
     found: dict[str, str] = {}
-    for dynamic in (False, True):
-        group = [s for s in subjects if bool(s.ir.symbols) == dynamic]
-        if group:
-            found.update(_differences(group, device, interpreted))
+    for group in groups.values():
+        found.update(_differences(group, device, interpreted))
     return found
 
 
@@ -104,8 +122,12 @@ def _differences(
     weights = {f"{s.name}.{k}": graphs.array(t) for s in subjects for k, t in s.weights.items()}
     found: dict[str, str] = {}
     passed = {s.name: graphs.passed(s.ir) for s in subjects} if interpreted else {}
+    for size in range(len(subjects[0].excluded)):
+        with contextlib.suppress(InputError):
+            graphs.run(program, device, _given(subjects, [s.excluded[size] for s in subjects]), weights)
+            found.update({s.name: f"runs at size {size} of those that its guards exclude" for s in subjects})
     for size in range(len(subjects[0].inputs)):
-        inputs = {f"{s.name}.{k}": graphs.array(t) for s in subjects for k, t in s.inputs[size].items()}
+        inputs = _given(subjects, [s.inputs[size] for s in subjects])
         ran = graphs.run(program, device, inputs, weights, guarded=True)
         for s in subjects:
             if ran.damage:
@@ -118,6 +140,14 @@ def _differences(
                     if problem:
                         found.setdefault(s.name, f"{name} at size {size} against {source}: {problem}")
     return found
+
+
+def _given(subjects: Sequence[Subject], inputs: Sequence[Arrays]) -> Arrays:
+    return {
+        f"{s.name}.{k}": graphs.array(t)
+        for s, given in zip(subjects, inputs, strict=True)
+        for k, t in given.items()
+    }
 
 
 def _wanted(s: Subject, size: int, passed: IR | None) -> Iterator[tuple[str, Arrays]]:
@@ -164,9 +194,12 @@ def named_case(path: Path) -> Subject:
             else (values if dtype.is_floating_point else values * 9).to(dtype)
         )
 
-    sizes = (3, 1) if ir.symbols else (0,)
-    inputs = tuple({name: draw(spec, size) for name, spec in ir.inputs.items()} for size in sizes)
-    return Subject(path.stem, ir, inputs, {key: draw(spec, 0) for key, spec in ir.weights.items()})
+    sizes = (3, 1, 2) if ir.guards else (3, 1) if ir.symbols else (0,)
+    inputs, excluded = by_guards(
+        ir, [{name: draw(spec, size) for name, spec in ir.inputs.items()} for size in sizes]
+    )
+    weights = {key: draw(spec, 0) for key, spec in ir.weights.items()}
+    return Subject(path.stem, ir, inputs, weights, excluded=excluded)
 
 
 def told(s: Subject, problem: str) -> str:

@@ -10,14 +10,23 @@ import checking
 import numpy as np
 import pytest
 import random_graphs
+import torch
 from steps import KINDS
 
 from torch_ir.ir import Node
-from torch_ir.printer import to_text
+from torch_ir.printer import from_text, to_text
 
 if TYPE_CHECKING:
     from graphs import GuardedDevice
 
+#: A graph that takes even sizes only.
+PAIRS = """ir pairs {ir_version=1}
+symbol n = 1..8
+guard "n % 2 == 0"
+input x : f32[n, 3]
+exp = aten.exp.default(x) : f32[n, 3]
+output exp = exp
+"""
 CASES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
 
 
@@ -50,6 +59,21 @@ def test_random_modules_draw_from_all_kinds_dtypes_and_sizes() -> None:
     assert {sample.module.real for sample in made} == set(random_graphs.REALS)
     assert len(KINDS) > 50
     assert max(len(sample.module.steps) for sample in made) > 15
+
+
+def test_sizes_that_guards_exclude_must_be_refused(
+    guarded: GuardedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a compiler that forgets the guards."""
+    ir = from_text(PAIRS)
+    sizes = [{"x": torch.ones(n, 3)} for n in (4, 3, 2, 5)]
+    inputs, excluded = checking.by_guards(ir, sizes)
+    assert [len(given["x"]) for given in inputs] == [4, 2]
+    s = checking.Subject("pairs", ir, inputs, {}, excluded=excluded)
+    assert checking.differences([s], guarded) == {}
+    compile_ir = checking.compile_ir
+    monkeypatch.setattr(checking, "compile_ir", lambda ir: compile_ir(replace(ir, guards=())))
+    assert "exclude" in checking.differences([s], guarded)["pairs"]
 
 
 def test_differences_are_seen() -> None:
