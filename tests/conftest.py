@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from graphs import GuardedDevice
 
+from npu_compiler.compiler import compile_ir
 from npu_runtime.device import DeviceInfo, find_device, list_devices
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -16,6 +17,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden instead of comparing")
+    parser.addoption("--target", default="cpu", help="what tests that name no target compile for")
+    parser.addoption("--shard", metavar="K/N", help="every Nth test from the Kth; tests/shards.py runs all")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +34,18 @@ _RAN = pytest.StashKey[Counter[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RAN] = Counter()
+    compile_ir.__kwdefaults__["target"] = config.getoption("--target")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the tests of one shard: those about all that a session ran together are in each."""
+    shard = config.getoption("--shard")
+    if shard:
+        first, every = map(int, shard.split("/"))
+        kept = {id(item) for item in items[first - 1 :: every]}
+        kept |= {id(item) for item in items if item.get_closest_marker("every_shard")}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+        items[:] = [item for item in items if id(item) in kept]
 
 
 def pytest_runtest_call(item: pytest.Item) -> None:

@@ -44,9 +44,13 @@ QWEN: dict[str, Any] = {
 }
 PROMPT = np.random.default_rng(5).integers(0, 1000, (1, 21))
 TOKENS = (7, 999, 255, 256)
-DEVICES = [info.selector for info in list_devices()] or [
-    pytest.param("", marks=pytest.mark.skip(reason="no OpenCL device: results cannot be compared"))
-]
+#: Every device with the targets whose programs it runs.
+DEVICES = [
+    (target, info.selector)
+    for target in ("gpu", "nvidia")
+    for info in list_devices()
+    if target == "gpu" or info.vendor == target
+] or [pytest.param("gpu", "", marks=pytest.mark.skip(reason="no OpenCL device: results cannot be compared"))]
 
 
 class Images(nn.Module):
@@ -141,19 +145,27 @@ def for_gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CompiledProg
     return programs("gpu", tmp_path_factory.mktemp("gpu"))
 
 
+@pytest.fixture(scope="module")
+def for_nvidia(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CompiledProgram]:
+    return programs("nvidia", tmp_path_factory.mktemp("nvidia"))
+
+
 @pytest.mark.filterwarnings("ignore:.* was compiled for")
-@pytest.mark.parametrize("selector", DEVICES)
-def test_one_file_runs_on_every_device(selector: str, for_gpus: dict[str, CompiledProgram]) -> None:
-    assert {program.device_type for program in for_gpus.values()} == {"gpu"}
-    found = results(for_gpus, Device(selector))
+@pytest.mark.parametrize(("target", "selector"), DEVICES)
+def test_one_file_runs_on_every_device(target: str, selector: str, request: pytest.FixtureRequest) -> None:
+    made: dict[str, CompiledProgram] = request.getfixturevalue(
+        "for_nvidia" if target == "nvidia" else "for_gpus"
+    )
+    assert {program.device_type for program in made.values()} == {"gpu"}
+    found = results(made, Device(selector))
     assert found.keys() == expected().keys()
     for name, wanted in expected().items():
         error = np.linalg.norm(found[name] - wanted) / np.linalg.norm(wanted)
         assert error < (4e-3 if name == "images" else 3e-2), f"{name}: {error}"
 
 
-def test_models_for_nvidia_make_sound_calls(tmp_path: Path) -> None:
-    made = programs("nvidia", tmp_path)
+def test_models_for_nvidia_make_sound_calls(for_nvidia: dict[str, CompiledProgram]) -> None:
+    made = for_nvidia
     for program in made.values():
         assert any("mma.sync" in text or "shfl.sync" in text for text in program.kernel_sources.values())
     found = results(made, NullDevice(kind="gpu"))

@@ -102,6 +102,7 @@ def test_a_call_gives_what_pytorch_gives(call: str, together: Together) -> None:
         np.testing.assert_allclose(got.astype(wide), expected.astype(wide), rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.every_shard
 def test_calls_write_nothing_outside_their_memory(together: Together) -> None:
     assert together.damage == []
 

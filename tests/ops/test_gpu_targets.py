@@ -190,6 +190,7 @@ def test_an_op_gives_what_its_reference_gives(sample: Sample, ran: graphs.Ran) -
         )
 
 
+@pytest.mark.every_shard
 def test_nothing_is_written_outside_its_memory(ran: graphs.Ran) -> None:
     assert ran.damage == []
 
