@@ -109,6 +109,15 @@ def is_vector_view(e: Emitter, view: View) -> bool:
     return c == 1 and all(e.divides(LANES, dim) for dim in (n, h, w, view.offset))
 
 
+def uniform_stride(view: View) -> Dim | None:
+    """How far apart all pixels of an image [N, C, H, W] lie, from one image to the next as well; None where
+    they do not lie evenly."""
+    n, _, h, w = view.shape
+    strides = (view.strides[0], *view.strides[2:])
+    line = reshape(replace(view, shape=(n, h, w), strides=strides), (n * h * w,))
+    return None if line is None else line.strides[0]
+
+
 def residual_view(e: Emitter, node: Node, y: View, vectors: bool) -> View | None:
     """The residual operand, laid out as the output where that is needed."""
     value = node.inputs[3] if len(node.inputs) > 3 else None
@@ -205,27 +214,14 @@ def igemm(
         buffers.append(BufferUse(residual.buffer, "r"))
     buffers.append(BufferUse(y.buffer, "w"))
     bounds = any(low or high for low, high in padding)
-    scalars: list[Dim] = [
-        pixels,
-        height,
-        width,
-        out_height,
-        out_width,
-        inner,
-        out_group,
-        *kernel,
-        *stride,
-        padding[0][0],
-        padding[1][0],
-        *dilation,
-        x.offset,
-        x.strides[0],
-        x.strides[2],
-        x.strides[3],
-        x.strides[1],
-        body,
-        *places_of("y", y).values(),
-    ]
+    row = uniform_stride(x) if taps == 1 and tuple(stride) == (1, 1) and not bounds else None
+    scalars: list[Dim] = [pixels, out_height, out_width, inner, out_group, x.offset, x.strides[1]]
+    if row is None:
+        scalars += [height, width, *kernel, *stride, padding[0][0], padding[1][0], *dilation]
+        scalars += [x.strides[0], x.strides[2], x.strides[3], body]
+    else:
+        scalars.append(row)
+    scalars += places_of("y", y).values()
     if residual is not None:
         scalars += places_of("residual", residual).values()
     parts = next(part for part in (4, 2, 1) if unroll % part == 0 and (part == 1 or part * mr * nv <= CHAINS))
@@ -237,6 +233,8 @@ def igemm(
         "mr": mr,
         "nv": nv,
         "weight": SHORT[stored],
+        "flat": row is not None,
+        "whole": rows % wide == 0,
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
         "tail": TAILS.get(mr, 0) if op == "linear" and not choice["split"] else 0,

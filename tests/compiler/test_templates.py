@@ -115,6 +115,7 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/conv_igemm.cl.j2", {"parts": 3, "unroll": 4}),
         ("ops/conv_igemm.cl.j2", {"split": -1}),
         ("ops/conv_igemm.cl.j2", {"tail": 2, "mr": 6, "split": 0}),
+        ("ops/conv_igemm.cl.j2", {"flat": True, "bounds": True}),
         ("ops/conv_igemm.cl.j2", {"out": "nchw"}),
         ("ops/conv_igemm.cl.j2", {"order": "row"}),
         ("ops/conv_igemm.cl.j2", {"weight": "f64"}),
