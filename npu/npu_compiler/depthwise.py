@@ -18,12 +18,31 @@ from npu_compiler.products import (
 from npu_compiler.select import BufferUse, ScalarUse
 from npu_compiler.tuning import DEPTHWISE
 from npu_compiler.views import View, places_of
+from npu_compiler.weights import Pack
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import Node
 
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
+
+
+def pack_window(channels: int, kernel: tuple[int, int]) -> tuple[tuple[int], Pack]:
+    """Packing of a weight [channels, 1, *kernel] into blocks of 8 channels, then 8 zeros: see the kernel's
+    template. Returns the shape and the rearrangement."""
+    blocks = round_up(channels, LANES) // LANES
+    count = blocks * LANES * kernel[0] * kernel[1]
+
+    def pack(expr: WeightExpr) -> WeightExpr:
+        padded = [
+            "pad",
+            ["reshape", expr, [channels, *kernel]],
+            [[0, blocks * LANES - channels], [0, 0], [0, 0]],
+        ]
+        tiles = ["permute", ["reshape", padded, [blocks, LANES, *kernel]], [0, 2, 3, 1]]
+        return ["pad", ["reshape", tiles, [count]], [[0, LANES]]]
+
+    return (count + LANES,), pack
 
 
 def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
@@ -38,18 +57,9 @@ def depthwise(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
         pads_of(node.attrs),
     )
 
-    def pack(expr: WeightExpr) -> WeightExpr:
-        padded = [
-            "pad",
-            ["reshape", expr, [channels, *kernel]],
-            [[0, blocks * LANES - int(str(channels))], [0, 0], [0, 0]],
-        ]
-        tiles = ["permute", ["reshape", padded, [blocks, LANES, *kernel]], [0, 2, 3, 1]]
-        return ["pad", ["reshape", tiles, [blocks * LANES * product(kernel)]], [[0, LANES]]]
-
     weight = node.inputs[1]
     assert weight is not None
-    w = e.weight(weight, (blocks * LANES * int(str(product(kernel))) + LANES,), pack)
+    w = e.weight(weight, *pack_window(int(str(channels)), kernel))
     buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:

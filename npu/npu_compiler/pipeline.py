@@ -21,6 +21,7 @@ from npu_compiler.passes.fold_affine import fold_affine
 from npu_compiler.passes.fold_pad import fold_pad
 from npu_compiler.passes.fuse_attention import fuse_attention
 from npu_compiler.passes.fuse_cache import fuse_cache
+from npu_compiler.passes.fuse_depthwise import fuse_depthwise
 from npu_compiler.passes.fuse_epilogue import fuse_epilogue
 from npu_compiler.passes.fuse_gate import fuse_gate
 from npu_compiler.passes.fuse_norm import fuse_norm
@@ -64,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_norm_rows,  # after join_linear: a joined product is the one reader of its rows
     fuse_pointwise,  # takes what is left
     eliminate_dead,  # folded constants that nothing reads any more
+    fuse_depthwise,  # after it: folded padding is no reader any more, activations are epilogues
     assign_layouts,  # last: it must see the final node boundaries
 )
 

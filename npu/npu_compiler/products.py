@@ -263,9 +263,11 @@ def igemm(
     )
 
 
-def pack_rows(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
-    """Emits a convolution of few channels: the image is copied to padded rows of pixels, where a window's row
-    is one contiguous run, so that the product's inner loop covers its columns and channels together."""
+def row_copy(e: Emitter, node: Node, x: View, kernel: tuple[int, int]) -> tuple[View, Pack]:
+    """Emits a copy of an image of few channels to padded rows of pixels, where a window's row is one
+    contiguous run, so that a product's inner loop covers its columns and channels together. Returns the copy
+    as an image whose channels are such runs, and what turns the weight of the convolution ``node`` into that
+    of a window of one column over it."""
     batch, channels, height, width = x.shape
     few = int(str(channels))
     (top, bottom), (left, right) = pads_of(node.attrs)
@@ -304,11 +306,18 @@ def pack_rows(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
     view = View(
         copy.buffer, x.dtype, (batch, run, rows, columns), (rows * columns * few, 1, columns * few, few)
     )
-    out = int(str(y.shape[1]))
+    out = int(str(node.out.shape[1]))
 
     def prepare(expr: WeightExpr) -> WeightExpr:
         return ["reshape", ["permute", expr, [0, 3, 1, 2]], [out, run, kernel[0], 1]]
 
+    return view, prepare
+
+
+def pack_rows(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int]) -> None:
+    """Emits a convolution of few channels: a product over the rows of ``row_copy``."""
+    view, prepare = row_copy(e, node, x, kernel)
+    depth = int(str(view.shape[1])) * kernel[0]
     igemm(
         e,
         node,
@@ -321,5 +330,5 @@ def pack_rows(e: Emitter, node: Node, x: View, y: View, kernel: tuple[int, int])
         1,
         "conv2d",
         prepare=prepare,
-        cost=conv_cost(node, x.spec, out * run * kernel[0], run * kernel[0]),
+        cost=conv_cost(node, x.spec, y.shape[1] * depth, depth),
     )

@@ -145,3 +145,106 @@ FORM = declare(
     ("ops/winograd.cl.j2", "ops/conv_igemm.cl.j2"),
     leads=True,
 )
+
+
+#: Bytes of expanded rows that a work-item keeps, by the rule and at most: they fit a core's own caches.
+KEPT_BYTES, MOST_KEPT = 1 << 16, 1 << 17
+#: Work-items that two threads should have, so that they end together.
+ITEMS = 24
+
+
+def ring_rows(choice: Choice, question: Question) -> int:
+    """Rows that a work-item keeps: what ``step`` output rows need, in whole steps; at most the image."""
+    height, window, stride = _numbers(question, "height", "window_height", "stride")
+    new = int(choice["step"]) * stride
+    return min(height, -(-(new - stride + window) // new) * new)
+
+
+def _kept_bytes(choice: Choice, question: Question) -> int:
+    return 32 * int(choice["nv"]) * ring_rows(choice, question) * int(question["width"])
+
+
+def _expanded_rule(question: Question) -> Choice:
+    inner, taps, channels, height, width, out_height, out_width, stride, batch = _numbers(
+        question, "inner", "taps", "channels", "height", "width", "out_height", "out_width", "stride", "batch"
+    )
+    nv = panel_width(channels) // 8
+    panels = -(-channels // (8 * nv))
+    work = height * width * channels * inner * taps // WORK_PER_ITEM
+    strips = max(1, min(out_height, -(-ITEMS // (panels * max(1, batch))), work))
+    rows = -(-out_height // strips)
+    tile = next((size for size in (7, 8, 6, 5, 4) if out_width % size == 0), min(7, out_width))
+
+    def choice(mr: int, step: int) -> Choice:
+        return {
+            "mr": mr, "nv": nv, "tile": tile, "rows": rows, "step": step,
+            "prefetch": strips == 1,
+        }  # fmt: skip
+
+    step = next((s for s in range(rows, 1, -1) if _kept_bytes(choice(1, s), question) <= KEPT_BYTES), 1)
+    run = min(step * stride, ring_rows(choice(1, step), question)) * width  # pixels of a product
+    mr = min(range(1, min(6, width) + 1), key=lambda rows: -(-run // rows) * (rows + 1))
+    return choice(mr, step)
+
+
+def _expanded_valid(choice: Choice, question: Question) -> bool:
+    width, out_height, out_width, window = _numbers(
+        question, "width", "out_height", "out_width", "window_width"
+    )
+    mr, nv, tile, rows, step = _numbers(choice, "mr", "nv", "tile", "rows", "step")
+    return (
+        1 <= mr <= width
+        and 1 <= nv <= 4
+        and mr * nv + nv + 1 <= REGISTERS
+        and 1 <= tile <= out_width
+        and tile + window + 1 <= REGISTERS + 1
+        and 1 <= step <= rows <= out_height
+        and _kept_bytes(choice, question) <= MOST_KEPT
+    )
+
+
+#: A convolution with the depthwise one behind it: register tile of the product, output pixels per tile of the
+#: window, output rows per work-item and between two products; ``prefetch`` as in the kernel's template.
+EXPANDED = declare(
+    "expanded",
+    {
+        "mr": (1, 2, 3, 4, 5, 6),
+        "nv": (1, 2, 3),
+        "tile": (2, 3, 4, 5, 6, 7, 8),
+        "rows": (1, 2, 4, 7, 10, 14, 19, 28, 56),
+        "step": (1, 2, 4, 7, 14),
+        "prefetch": (False, True),
+    },
+    _expanded_rule,
+    _expanded_valid,
+    ("ops/expanded_depthwise.cl.j2",),
+)
+
+
+def expanded_estimate(question: Question) -> float:
+    """What fusing repeats, rows at the ends of strips, over what it saves, the bytes of the tensor between
+    the convolutions, both as multiply-adds."""
+    inner, taps, channels, height, width, window, stride, out_height = _numbers(
+        question, "inner", "taps", "channels", "height", "width", "window_height", "stride", "out_height"
+    )
+    strips = -(-out_height // int(_expanded_rule(question)["rows"]))
+    repeated = (strips - 1) * max(0, window - stride) * width * channels * inner * taps
+    return repeated / (2 * 4 * height * width * channels * CACHE_BALANCE)
+
+
+#: A convolution with the depthwise one behind it: as one kernel, or apart.
+EXPANDED_FORM = declare(
+    "expanded_form",
+    {"form": ("fused", "apart")},
+    lambda question: {
+        "form": "fused"
+        if expanded_estimate(question) < 1 and _expanded_valid(_expanded_rule(question), question)
+        else "apart"
+    },
+    lambda choice, question: (
+        choice["form"] == "apart"
+        or (choice["form"] == "fused" and _expanded_valid(_expanded_rule(question), question))
+    ),
+    ("ops/expanded_depthwise.cl.j2", "ops/conv_igemm.cl.j2", "ops/conv_depthwise.cl.j2"),
+    leads=True,
+)

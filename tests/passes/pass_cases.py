@@ -73,6 +73,26 @@ def rotated(m: Any, x: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(torch.view_as_complex(x) * m.turns).flatten(1)
 
 
+def bottleneck(
+    w: torch.Tensor = values(4, 3, 1, 1),  # noqa: B008
+    d: torch.Tensor = values(4, 1, 3, 3),  # noqa: B008
+    *,
+    padding: int = 0,
+    groups: int = 4,
+    dilation: int = 1,
+    shift: float = 1.0,
+    again: bool = False,
+) -> Any:
+    """The first half of an inverted bottleneck; ``again``: what it expands is an output too."""
+
+    def run(m: Any, x: torch.Tensor) -> Any:
+        t = F.relu6(F.conv2d(x, m.w, m.b, padding=padding))
+        y = F.relu(F.conv2d(F.pad(t, (0, 1, 0, 1)), m.d, stride=2, groups=groups, dilation=dilation)) + shift
+        return (t, y) if again else y
+
+    return call(run, X, w=w, d=d, b=values(4))
+
+
 CASES: dict[str, PassCase] = {
     "complex_as_pairs_rotary": PassCase(
         "complex_as_pairs", call(rotated, values(3, 5, 2), turns=torch.polar(torch.ones(5), values(5)))
@@ -171,6 +191,17 @@ CASES: dict[str, PassCase] = {
     ),
     "fold_pad_not_before_a_pool": PassCase(
         "fold_pad", call(lambda m, x: F.max_pool2d(F.pad(x, (1, 1)), 2), X), False
+    ),
+    "fuse_depthwise": PassCase("fuse_depthwise", bottleneck()),
+    "fuse_depthwise_of_an_image": PassCase("fuse_depthwise", bottleneck(w=W, padding=1, shift=0.0)),
+    "fuse_depthwise_padded_point": PassCase("fuse_depthwise", bottleneck(padding=1), False),
+    "fuse_depthwise_read_twice": PassCase("fuse_depthwise", bottleneck(again=True), False),
+    "fuse_depthwise_of_groups": PassCase(
+        "fuse_depthwise", bottleneck(d=values(4, 2, 3, 3), groups=2), False
+    ),
+    "fuse_depthwise_dilated": PassCase("fuse_depthwise", bottleneck(dilation=2), False),
+    "fuse_depthwise_not_for_groups_of_work_items": PassCase(
+        "fuse_depthwise", bottleneck(), False, target="gpu"
     ),
     "narrow_linear_last_position": PassCase(
         "narrow_linear",
