@@ -109,6 +109,7 @@ def compile_with_report(
         raise CompileError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     graph = load_graph(ir)
     graph.verify()
+    graph = graph.checked()
     _check_precision(graph, precision)
     device = load_target(target)
     try:

@@ -73,6 +73,7 @@ def coverage(ir: IR, target: str = "cpu") -> Coverage:
     """What of an extracted graph ``target`` can run. Raises ``IRError`` for a malformed graph, and
     ``CompileError`` for an unknown target."""
     ir.verify()
+    ir = ir.checked()
     specs = ir.values()
     counts = {node.name: _count(flops(node, specs), ir) for node in ir.nodes}
     total = sum(counts.values())

@@ -29,6 +29,7 @@ def partition(ir: IR, supports: Supports | None = None, *, target: str = "cpu") 
     lie in different parts.
     """
     ir.verify()
+    ir = ir.checked()
     if supports is not None:
         reasons = {node.name: supports(node) for node in ir.nodes}
         refused = {

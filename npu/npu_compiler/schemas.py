@@ -95,7 +95,7 @@ def _inputs_problem(node: Node, known: tuple[Argument, ...]) -> str | None:
             continue
         if argument.kind in _TENSOR_LISTS:
             length = next(lengths, 0)
-            wanted = length if isinstance(length, int) else 0
+            wanted = max(length, 0) if isinstance(length, int) else 0
             if len(list(islice(rest, wanted))) < wanted:
                 return f"fewer tensors than the {wanted} of {argument.name}"
         elif argument.kind in _TENSORS and next(rest, None) is None and not argument.optional:

@@ -172,6 +172,8 @@ class IR:
     ir_version: int = IR_VERSION
     guards: tuple[Guard, ...] = ()
     """What must hold between the symbols."""
+    vouched: bool = field(default=True, compare=False, repr=False)
+    """False: read from a file that ``save`` did not write, or that was changed since."""
 
     def save(self, path: str | Path) -> None:
         """Writes the IR file (JSON), whole or not at all."""
@@ -196,6 +198,19 @@ class IR:
         from torch_ir.decompose import decomposed
 
         return decomposed(self, frozenset(known), frozenset(nodes))
+
+    def checked(self) -> IR:
+        """The graph, its results' shapes and dtypes held against PyTorch where nobody vouches for them.
+
+        Raises ``IRError`` with the nodes of which the graph does not say what PyTorch does. Where PyTorch is
+        not installed nothing is checked.
+        """
+        if self.vouched:
+            return self
+        from torch_ir.check_results import check_results
+
+        check_results(self)
+        return replace(self, vouched=True)
 
     def verify(self, after: str = "") -> None:
         """Raises ``IRError`` if the graph breaks a rule (see ``verify``)."""

@@ -21,65 +21,18 @@ from torch_ir.consistent import check_uses
 from torch_ir.constants import from_nested, nested_shape, to_nested
 from torch_ir.errors import IRError
 from torch_ir.expr import Dim, Expr, parse
+from torch_ir.file_entries import (
+    ConstantEntry,
+    FileEntry,
+    NodeEntry,
+    StateEntry,
+    TensorEntry,
+    content_digest,
+)
 from torch_ir.ir import IR, IR_VERSION, ITEM_SIZE, Attr, Constant, Guard, Node, Output, State, TensorSpec
 from torch_ir.json_file import read_json
 
 GETITEM = "<built-in function getitem>"
-
-
-class TensorEntry(msgspec.Struct):
-    name: str
-    shape: list[int | str]
-    dtype: str
-    output_name: str | None = None
-    layout: str = "row"
-
-
-class NodeEntry(msgspec.Struct):
-    name: str
-    op_type: str
-    inputs: list[TensorEntry]
-    outputs: list[TensorEntry]
-    attrs: dict[str, Any] = {}
-    loc: str = ""
-    origin: list[str] = []
-    none_mask: list[bool] | None = None
-
-
-class ConstantEntry(msgspec.Struct):
-    data: Any
-    dtype: str
-
-
-class StateEntry(msgspec.Struct):
-    name: str
-    key: str
-    shape: list[int | str]
-    dtype: str
-    update: str | None = None
-    persistent: bool = False
-    data: Any = None
-
-
-class SymbolEntry(msgspec.Struct):
-    name: str
-    lower: int
-    upper: int
-
-
-class FileEntry(msgspec.Struct):
-    graph_inputs: list[TensorEntry]
-    graph_outputs: list[TensorEntry]
-    weights: list[TensorEntry]
-    nodes: list[NodeEntry]
-    model_name: str = ""
-    pytorch_version: str = ""
-    weight_name_mapping: dict[str, str] = {}
-    constants: dict[str, ConstantEntry] = {}
-    ir_version: int | None = None
-    symbols: list[SymbolEntry] = []
-    states: list[StateEntry] = []
-    guards: list[tuple[int | str, str, int | str]] = []
 
 
 def save_ir(ir: IR, path: str | Path) -> None:
@@ -121,6 +74,7 @@ def ir_from_dict(data: Any, place: str = "IR") -> IR:
         if entry.ir_version is None:
             ir = public_format.complete(ir)
             ir.verify()
+        ir = replace(ir, vouched=data.get("digest") == content_digest(data))
     except (msgspec.ValidationError, ValueError, KeyError, OverflowError, RecursionError) as error:
         text = f"KeyError: {error}" if isinstance(error, KeyError) else str(error)
         raise IRError(f"{place}: not a valid IR file: {text}; extract the IR again") from None
@@ -176,6 +130,7 @@ class _Writer:
         if ir.guards:
             file["guards"] = [[_dim(g.left), g.relation, _dim(g.right)] for g in ir.guards]
         file["states"] = [self._state(name, state) for name, state in ir.states.items()]
+        file["digest"] = content_digest(file)
         return file
 
     def _tensor(self, name: str, spec: TensorSpec) -> dict[str, Any]:

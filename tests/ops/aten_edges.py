@@ -19,6 +19,7 @@ EDGES: dict[str, Call] = {
     "cast_double_beyond": (lambda x: (x.to(torch.uint8), x.to(torch.int16)), (FAR.double(),)),
     "whole_wraps": (lambda x, y: ((x + 1) > x, x * 2 // 2, x + y, x * y, -x), (ENDS, ENDS.flip(0))),
     "whole_wraps_64": (lambda x: ((x + 1) > x, x * 2 // 2, -x), (t([2**63 - 1, -(2**63), 5]),)),
+    "alpha_number_first": (lambda x, y: (torch.sub(5, x, alpha=-2), torch.add(-5, y, alpha=3)), (ENDS, n(5))),
     "cosine_broadcast": (lambda x, y: torch.cosine_similarity(x, y, dim=-2), (n(1, 2, 3), n(2, 1, 3))),
     "cosine_rank_0": (lambda x, y: torch.cosine_similarity(x.sum(), y.sum(), dim=0), (n(3), n(4))),
     "var_of_one": (lambda x: (x.var(1), x.std(1, correction=2), x), (n(3, 1),)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from typing import Any
 
@@ -61,6 +62,44 @@ def test_every_number_is_converted_as_pytorch_does(guarded: graphs.GuardedDevice
         assert str(expected.dtype) == f"torch.{got.dtype}", spec.name
         np.testing.assert_array_equal(got.astype(np.float64), expected.double().numpy(), err_msg=spec.name)
     assert ran.damage == []
+
+
+class Compared(torch.nn.Module):
+    """Operands that are not of 16 bits: PyTorch rounds them to those of the others before it computes."""
+
+    def forward(self, x: Any, whole: Any, one: Any) -> tuple[Any, ...]:
+        return (
+            *(x == 0.1, x < 0.1, x >= 1e20, x == 65535, x != one, torch.eq(one, x), x == whole, whole < x),
+            *(
+                x + whole,
+                whole * x,
+                x / whole,
+                x**whole,
+                torch.maximum(x, whole),
+                torch.where(x > 0, x, whole),
+            ),
+            *(torch.remainder(x, 0.3), torch.fmod(x, 1e-3), x**3.7, x + whole.to(torch.uint8)),
+        )
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("whole", [torch.int64, torch.int32, torch.int16])
+def test_operands_are_rounded_before_they_are_computed_with(
+    dtype: str, whole: torch.dtype, guarded: graphs.GuardedDevice
+) -> None:
+    numbers = [0.1, 0.3, 1.0, 65504.0, math.inf, -math.inf, math.nan, 3.0, 100.0, -7.5, 0.0, 1e-3]
+    places = [65535, 1, 1, 65504, 65520, -65535, 3, 2049, 100, -257, 1, 32767]
+    inputs = (torch.tensor(numbers, dtype=HALVES[dtype]), torch.tensor(places).to(whole), torch.tensor(0.1))
+    module = Compared()
+    program = compile_ir(extract_ir(module, inputs, model_name="compared"))
+    arrays = {spec.name: to_array(x) for spec, x in zip(program.input_specs, inputs, strict=True)}
+    ran = graphs.run(program, guarded, arrays, guarded=True)
+    for spec, expected in zip(program.output_specs, module(*inputs), strict=True):
+        got = ran.outputs[spec.name]
+        assert str(expected.dtype) == f"torch.{got.dtype}", spec.name
+        rtol = 2 * ROUNDING[dtype] if expected.dtype.is_floating_point else 0
+        wide = got.astype(np.float64)
+        np.testing.assert_allclose(wide, expected.double().numpy(), rtol, 1e-7, err_msg=spec.name)
 
 
 class Tied(torch.nn.Module):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from npu_compiler.dtypes import HALF, category, held, is_float, promote, promote_scalar
+from npu_compiler.dtypes import HALF, held, is_float, promote_scalar
+from npu_compiler.half_operands import common_dtype
 from npu_compiler.lowering import Builder, as_number, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.elementwise import cast
@@ -24,7 +23,7 @@ def operands(
     ``scalar``."""
     tensors = [value for value in node.inputs if value is not None]
     if len(tensors) == 2:
-        common = dtype or _promote_tensors(b, tensors)
+        common = dtype or common_dtype([b.spec(value) for value in tensors])
         return cast(b, tensors[0], common), cast(b, tensors[1], common), {}
     if len(tensors) != 1:
         raise unsupported(f"expected one or two tensors, got {len(tensors)}")
@@ -44,15 +43,6 @@ def operands(
 def size_value(b: Builder, size: Expr) -> str:
     """A size that is known when the program runs, as an int64 of rank 0."""
     return b.emit("reshape", b.emit("sizes", values=(size,), dtype="torch.int64"), shape=())
-
-
-def _promote_tensors(b: Builder, tensors: Sequence[str]) -> str:
-    """PyTorch's promotion: a tensor of rank 0 counts only where its category is higher."""
-    specs = [b.spec(value) for value in tensors]
-    ranked = [spec.dtype for spec in specs if spec.rank] or [spec.dtype for spec in specs]
-    result = promote(ranked)
-    scalars = [spec.dtype for spec in specs if not spec.rank and category(spec.dtype) > category(result)]
-    return promote(scalars) if scalars else result
 
 
 def _scaled(
@@ -80,7 +70,7 @@ def lower_add(b: Builder, node: Node) -> str:
     alpha = as_number(node.attrs.get("alpha", 1))
     if alpha != 1 and x is not None and y is not None and is_float(node.out.dtype):
         return b.emit("fma", y, None, x, scalar=float(alpha if name == "add" else -alpha))
-    y, attrs = _scaled(b, y, attrs, alpha) if x is not None else (y, attrs)
+    y, attrs = _scaled(b, y, attrs, alpha)
     return b.emit("logical_or" if (name, node.out.dtype) == ("add", "bool") else name, x, y, **attrs)
 
 
@@ -136,6 +126,8 @@ def lower_div(b: Builder, node: Node) -> str:
     kind = node.op.split(".")[1]
     if kind == "div":
         kind = {"floor": "floor_div", "trunc": "trunc_div"}.get(str(node.attrs.get("rounding_mode")), "div")
+    if not is_float(node.out.dtype) and y is None and attrs["scalar"] == 0:
+        raise unsupported("whole numbers divided by 0", "divide by another number, or by 0.0")
     return b.emit({"floor_divide": "floor_div"}.get(kind, kind), x, y, **attrs)
 
 
@@ -143,6 +135,8 @@ def lower_div(b: Builder, node: Node) -> str:
 def lower_pow(b: Builder, node: Node) -> str:
     x, y, attrs = operands(b, node, node.out.dtype, ("self", "exponent"))
     exponent, floating = attrs.get("scalar") if y is None else None, is_float(node.out.dtype)
+    if not floating and isinstance(exponent, int) and exponent < 0:
+        raise unsupported(f"whole numbers to the power of {exponent}", f"give the exponent {exponent}.0")
     match exponent:
         case 0.5 if floating:
             return b.emit("sqrt", x)

@@ -12,6 +12,7 @@ from npu_compiler.ops import Attrs, Case, OpDef, Specs, like_first, lowers, regi
 from npu_compiler.ops.creation import positions
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.views import clamp_index, from_front, permute, reshape, slice_dim, tensor_input
+from npu_compiler.shapes import require
 from npu_compiler.views import View
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import ceil_div, product
@@ -89,10 +90,12 @@ def lower_pixels(b: Builder, node: Node) -> str:
     count = len(lead)
     if "unshuffle" in node.op:
         r = as_int(node.attrs["downscale_factor"])
+        require(r > 0, f"a factor of {r}")
         x = reshape(b, x, (*lead, channels, height // r, r, width // r, r))
         order = (0, 2, 4, 1, 3)
     else:
         r = as_int(node.attrs["upscale_factor"])
+        require(r > 0, f"a factor of {r}")
         x = reshape(b, x, (*lead, channels // (r * r), r, r, height, width))
         order = (0, 3, 1, 4, 2)
     return reshape(b, permute(b, x, (*range(count), *(count + i for i in order))), node.out.shape)
@@ -250,6 +253,7 @@ def lower_slice_scatter(b: Builder, node: Node) -> str:
     x, source = tensor_input(node), cast(b, tensor_input(node, 1), node.out.dtype)
     dim = wrap_dim(node.attrs.get("dim", 0), len(b.shape(x)))
     size, step = b.shape(x)[dim], as_int(node.attrs.get("step", 1))
+    require(step > 0, f"a slice by {step}")
     start, end = node.attrs.get("start"), node.attrs.get("end")
     first = clamp_index(b, 0 if start is None else as_dim(start), size)
     last = clamp_index(b, size if end is None else as_dim(end), size)
@@ -279,10 +283,13 @@ def lower_diagonal_scatter(b: Builder, node: Node) -> str:
     sides = [wrap_dim(node.attrs.get(f"dim{i + 1}", i), rank) for i in range(2)]
     order = (*(dim for dim in range(rank) if dim not in sides), *sides)
     rows, columns = (as_int(b.shape(x)[dim]) for dim in sides)
-    before, length = max(-shift, 0), b.shape(source)[-1]
+    before = max(-shift, 0)
+    length = max(min(rows - before, columns - max(shift, 0)), 0)
+    wanted = (*(b.shape(x)[dim] for dim in order[:-2]), length)
+    require(b.shape(source) == wanted, f"{b.shape(source)} written to a diagonal of {wanted}")
     if length == 0:
         return x
-    after = rows - before - as_int(length)
+    after = rows - before - length
     if before or after:
         source = b.emit("pad", source, pads=(*(0 for _ in order[2:] for _ in "ab"), before, after), value=0)
     source = reshape(b, source, (*b.shape(source), 1))

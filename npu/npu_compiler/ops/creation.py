@@ -269,6 +269,8 @@ def lower_linspace(b: Builder, node: Node) -> str:
 def lower_frequencies(b: Builder, node: Node) -> str:
     """The frequency of each element of a Fourier transform of ``n`` samples ``d`` apart."""
     size, step = as_int(node.attrs["n"]), as_number(node.attrs.get("d", 1.0))
+    if step == 0:
+        raise unsupported("frequencies of samples no time apart", "give a spacing d that is not 0")
     half = "rfft" in node.op
     indices = range(size // 2 + 1) if half else [*range((size + 1) // 2), *range(-(size // 2), 0)]
     return numbers(b, [index / (size * step) for index in indices], node.out.dtype)

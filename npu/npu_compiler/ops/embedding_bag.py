@@ -15,6 +15,7 @@ from npu_compiler.ops.searching import positions_in
 from npu_compiler.ops.views import tensor_input
 from npu_compiler.pointwise import check_dtypes
 from npu_compiler.select import BufferUse
+from npu_compiler.shapes import require
 from torch_ir.ir import Node, TensorSpec
 
 if TYPE_CHECKING:
@@ -154,7 +155,9 @@ def lower_embedding_bag(b: Builder, node: Node) -> list[str]:
     table, index, offsets = (tensor_input(node, i) for i in range(3))
     if len(b.shape(index)) != 1:
         raise unsupported("bags of indices that are not a vector", "flatten them and give offsets")
-    mode = MODES[as_int(node.attrs.get("mode", 0))]
+    place = as_int(node.attrs.get("mode", 0))
+    require(0 <= place < len(MODES), f"the mode {place}, where 0 to 2 are {', '.join(MODES)}")
+    mode = MODES[place]
     last = bool(node.attrs.get("include_last_offset", False))
     given = node.attrs.get("padding_idx")
     padding = -1 if given is None else as_int(given)

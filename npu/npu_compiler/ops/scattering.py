@@ -11,6 +11,7 @@ from npu_compiler.ops.creation import full
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.indexing import put, taken_shape
 from npu_compiler.ops.views import reshape, slice_dim, tensor_input
+from npu_compiler.shapes import may_equal, require
 from torch_ir.expr import Dim, product
 from torch_ir.ir import ITEM_SIZE, Node
 
@@ -141,6 +142,7 @@ def lower_put(b: Builder, node: Node) -> str:
     """Writes into the flattened tensor."""
     x, index, source = (tensor_input(node, i) for i in range(3))
     count = product(b.shape(index))
+    require(may_equal(count, product(b.shape(source))), f"{b.shape(source)} put at {b.shape(index)}")
     if count == 0:
         return x
     flat = reshape(b, x, (product(b.shape(x)),))

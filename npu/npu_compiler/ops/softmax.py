@@ -109,6 +109,7 @@ for _name in ("softmax", "log_softmax", "safe_softmax"):  # safe: 0 where a row 
 def lower_softmax(b: Builder, node: Node) -> str:
     x = cast(b, tensor_input(node), node.out.dtype)
     name = node.op.split(".")[1].lstrip("_")
+    dim = wrap_dim(node.attrs["dim"], len(b.shape(x)))
     if not b.shape(x):
         return reshape(b, b.emit(name, reshape(b, x, (1,)), dim=0), ())
-    return b.emit(name, x, dim=wrap_dim(node.attrs["dim"], len(b.shape(x))))
+    return b.emit(name, x, dim=dim)

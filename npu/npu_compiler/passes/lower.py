@@ -8,6 +8,7 @@ from dataclasses import replace
 from npu_compiler.argument_shapes import shapes_by_arguments
 from npu_compiler.dtypes import HALF, SHORT, attr_dtype, is_float
 from npu_compiler.errors import Refusal, Unsupported, UnsupportedOpError, refusal
+from npu_compiler.half_operands import rounded_operands
 from npu_compiler.lowering import Builder
 from npu_compiler.ops import Lowering, load_all, op_def
 from npu_compiler.ops.creation import full
@@ -15,7 +16,7 @@ from npu_compiler.reasons import unknown, unknown_dtype
 from npu_compiler.schemas import problem
 from npu_compiler.target import Target
 from torch_ir.expr import Bounds, Dim, evaluate
-from torch_ir.functionalize import is_in_place
+from torch_ir.functionalize import base_name, is_in_place, words
 from torch_ir.ir import IR, Node, Output, State, TensorSpec
 
 
@@ -157,6 +158,8 @@ def _computed(
             taken.update(output for made in as_stored[0].nodes for output in made.outputs)
             return as_stored
     builder = Builder(node, specs, taken, symbols)
+    dtypes = {specs[v].dtype for v in node.inputs if v is not None and is_float(specs[v].dtype)}
+    node = rounded_operands(builder, node)
     inputs = tuple(
         wide.get(v) or builder.emit("cast", v, dtype="torch.float32") if v in halves else v
         for v in node.inputs
@@ -164,7 +167,6 @@ def _computed(
     attrs = {name: "torch.float32" if attr_dtype(v) in HALF else v for name, v in node.attrs.items()}
     outs = tuple(replace(out, dtype="float32") if out.dtype in HALF else out for out in node.outs)
     results = _listed(lowering(builder, replace(node, inputs=inputs, outs=outs, attrs=attrs)))
-    dtypes = {specs[v].dtype for v in node.inputs if v is not None and is_float(specs[v].dtype)}
     if narrow and len(dtypes) == 1:
         builder.nodes = [
             replace(made, attrs={**made.attrs, "half": min(dtypes)}) if op_def(made.op).half else made
@@ -217,8 +219,19 @@ def _lowering(node: Node, specs: Mapping[str, TensorSpec], lowerings: Mapping[st
     return lowerings[node.op]
 
 
+#: Operations that take operands of floating point, or of whole numbers, and no mixture.
+_PRODUCTS = words("""
+    linear matmul mm bmm mv dot vdot addmm addmv addbmm baddbmm addr bilinear convolution _convolution
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d conv_tbc
+    lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
+""")
+
+
 def _check_arguments(node: Node, specs: Mapping[str, TensorSpec], symbols: Bounds) -> None:
     """Refuses a node whose arguments give other shapes than the graph says."""
+    dtypes = sorted({specs[value].dtype for value in node.inputs if value is not None})
+    if base_name(node.op) in _PRODUCTS and len({is_float(dtype) for dtype in dtypes}) > 1:
+        raise Unsupported(f"operands of {' and '.join(dtypes)}", "convert them to one dtype before")
     shapes = shapes_by_arguments(node, [specs[value].shape for value in node.inputs if value is not None])
     if shapes is None:
         return
