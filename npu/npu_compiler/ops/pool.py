@@ -60,6 +60,8 @@ def _emit(e: Emitter, node: Node) -> None:
     params: dict[str, Any] = {
         "op": "avg" if average else "max",
         "include_pad": bool(node.attrs.get("count_include_pad", True)),
+        "KH": kernel[0],
+        "KW": kernel[1],
         "out": "nhwc8" if is_vector_view(e, y) else "strided",
         "epilogue": [],
     }
@@ -69,7 +71,6 @@ def _emit(e: Emitter, node: Node) -> None:
         width,
         out_height,
         out_width,
-        *kernel,
         *as_ints(node.attrs["stride"]),
         pads[0][0],
         pads[1][0],
@@ -88,7 +89,7 @@ def _emit(e: Emitter, node: Node) -> None:
         params,
         node=node,
         args=[BufferUse(x.buffer, "r"), BufferUse(y.buffer, "w"), *(ScalarUse(value) for value in scalars)],
-        global_size=(ceil_div(channels, 8), out_height, batch),
+        global_size=(ceil_div(channels, 64), out_height, batch),
         local_size=(1, 1, 1),
         cost=Cost(
             node.out.numel * kernel[0] * kernel[1],
