@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LANES = 8
 #: Sums that run side by side, so that none waits for its own last multiply-add.
 CHAINS = 8
-#: Rows of a second tile, by those of the first, for a linear layer's last rows: 128 are 20 tiles of 6 and 2
-#: of 4.
+#: Rows of a second tile, by those of the first, for the last rows of a linear layer and of Winograd's
+#: products: 128 are 20 tiles of 6 and 2 of 4.
 TAILS = {5: 3, 6: 4}
 #: Types that packed weights may have in memory.
 PANEL_TYPES = frozenset({"float16", "bfloat16", "float32"})
@@ -167,11 +167,13 @@ def igemm(
     op: str,
     prepare: Pack = lambda expr: expr,
     cost: Cost | None = None,
+    group_steps: tuple[Dim, Dim] | None = None,
 ) -> None:
     """Emits the implicit matrix product: ``x`` [N, C, H, W] and ``y`` [N, O, OH, OW] in any strides.
 
-    ``prepare`` turns the weight into [O, C / groups, *kernel] before it is packed. With an attribute "gate"
-    the weight has 2 * O rows, as ``ops.gated`` says."""
+    ``group_steps``: elements of input and output from group to group, where groups do not lie one after the
+    other among the channels. ``prepare`` turns the weight into [O, C / groups, *kernel] before it is packed.
+    With an attribute "gate" the weight has 2 * O rows, as ``ops.gated`` says."""
     if x.dtype != "float32":
         raise Unsupported(f"{op} of dtype {x.dtype}", "convert the model to float32")
     if index_type(e, [x, y]) != "int":
@@ -216,12 +218,14 @@ def igemm(
     bounds = any(low or high for low, high in padding)
     row = uniform_stride(x) if taps == 1 and tuple(stride) == (1, 1) and not bounds else None
     scalars: list[Dim] = [pixels, out_height, out_width, inner, out_group, x.offset, x.strides[1]]
+    scalars.append(inner * x.strides[1] if group_steps is None else group_steps[0])
     if row is None:
         scalars += [height, width, *kernel, *stride, padding[0][0], padding[1][0], *dilation]
         scalars += [x.strides[0], x.strides[2], x.strides[3], body]
     else:
         scalars.append(row)
     scalars += places_of("y", y).values()
+    scalars.append(out_group * y.strides[1] if group_steps is None else group_steps[1])
     if residual is not None:
         scalars += places_of("residual", residual).values()
     parts = next(part for part in (4, 2, 1) if unroll % part == 0 and (part == 1 or part * mr * nv <= CHAINS))
@@ -237,7 +241,7 @@ def igemm(
         "whole": rows % wide == 0,
         "bounds": bounds,
         "x_unit": x.strides[1] == 1,
-        "tail": TAILS.get(mr, 0) if op == "linear" and not choice["split"] else 0,
+        "tail": TAILS.get(mr, 0) if op in ("linear", "winograd") and not choice["split"] else 0,
         "unroll": unroll,
         "parts": parts,
         "split": grain if choice["split"] else 0,

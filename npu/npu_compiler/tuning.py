@@ -17,11 +17,15 @@ REGISTERS = 16
 #: How many multiply-adds a core does in the time in which it moves a byte: from main memory, and within
 #: caches.
 MEMORY_BALANCE, CACHE_BALANCE = 4, 1
+#: And until the next kernel starts.
+LAUNCH_BALANCE = 1_500_000
+#: The part of the shorter of computing and reading weights that the longer one does not hide (measured).
+NOT_HIDDEN = 0.35
 #: Rows of a matrix that a work-item passes below a panel of weights, at most; the bytes of a core's own
 #: cache, in which both should stay.
 ITEM_ROWS, CACHE_BYTES = 132, 1 << 20
-#: Points of a Winograd tile's transform: 6 x 6.
-POINTS = 36
+#: Outputs of a Winograd tile in one dimension, by the name of the form (and of the count of tiles).
+TILES = {"winograd2": 2, "winograd4": 4}
 
 
 def panel_width(out: int) -> int:
@@ -127,21 +131,35 @@ DEPTHWISE = declare(
 )
 
 
-def winograd_estimate(question: Question) -> float:
-    """The work of F(4x4, 3x3) over that of the direct form, by multiply-adds and bytes."""
-    pixels, tiles, inner, out = _numbers(question, "pixels", "tiles", "inner", "out")
-    direct = pixels * 9 * inner * out + 9 * 4 * inner * out * MEMORY_BALANCE
-    moved = tiles * POINTS * 4 * (inner + out) * 2
-    transformed = POINTS * inner * out * (tiles + 4 * MEMORY_BALANCE) + moved * CACHE_BALANCE
-    return transformed / direct
+def form_estimates(question: Question) -> dict[str, float]:
+    """The time of each form of a 3x3 convolution, in multiply-adds."""
+    pixels, inner, out = _numbers(question, "pixels", "inner", "out")
+    estimates = {"direct": _product_time(9 * inner * out, pixels)}
+    for name, size in TILES.items():
+        tiles, points = int(question[name]), (size + 2) ** 2
+        moved = tiles * points * 4 * (inner + out) * 2
+        product = _product_time(points * inner * out, tiles)
+        estimates[name] = product + moved * CACHE_BALANCE + 2 * LAUNCH_BALANCE
+    return estimates
 
 
-#: 3x3 convolutions of stride 1: by Winograd's F(4x4, 3x3), or directly.
+def _product_time(weights: int, rows: int) -> float:
+    """Multiply-adds of as many ``rows``, and reading ``weights`` from main memory meanwhile."""
+    first, second = sorted((weights * rows, 4 * weights * MEMORY_BALANCE))
+    return second + NOT_HIDDEN * first
+
+
+def _form_rule(question: Question) -> Choice:
+    estimates = form_estimates(question)
+    return {"form": min(estimates, key=lambda name: estimates[name])}
+
+
+#: 3x3 convolutions of stride 1: directly, or by Winograd's F(2x2, 3x3) or F(4x4, 3x3).
 FORM = declare(
     "conv3x3",
-    {"form": ("direct", "winograd")},
-    lambda question: {"form": "winograd" if winograd_estimate(question) < 1 else "direct"},
-    lambda choice, question: choice["form"] in ("direct", "winograd"),
+    {"form": ("direct", *TILES)},
+    _form_rule,
+    lambda choice, question: choice["form"] in ("direct", *TILES),
     ("ops/winograd.cl.j2", "ops/conv_igemm.cl.j2"),
     leads=True,
 )

@@ -1,4 +1,5 @@
-"""3x3 convolutions by Winograd's F(4x4, 3x3): a quarter of the multiplications, between two transforms.
+"""3x3 convolutions by Winograd's F(4x4, 3x3) and F(2x2, 3x3): a quarter of the multiplications, or 4
+of 9 with fewer weights, between two transforms.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015. The weights are transformed
 when they are prepared, in float64.
@@ -22,7 +23,7 @@ from npu_compiler.products import (
     residual_view,
 )
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.tuning import FORM, POINTS
+from npu_compiler.tuning import FORM, TILES
 from npu_compiler.views import View
 from npu_compiler.weights import const_expr
 from npu_runtime.program import WeightExpr
@@ -32,57 +33,68 @@ from torch_ir.ir import Node, TensorSpec
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
-#: Elements between the end of a tile's row and the next one, so that rows do not share cache sets.
+#: Elements between the end of a point's tiles and the next point, so that points do not share cache sets.
 SKEW = 16
-_G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64) / 24
+#: Channels that a work-item transforms.
+CHANNELS = 32
+#: The weights' transform, by the outputs of a tile in one dimension.
+_G = {
+    2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.float64) / 2,
+    4: np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64) / 24,
+}
 
 
-def pays(e: Emitter, node: Node, x: View) -> bool:
-    """Whether F(4x4, 3x3) applies, and is the form to choose."""
+def form_of(e: Emitter, node: Node, x: View) -> int:
+    """The outputs of a tile in one dimension, 2 or 4; 0 where Winograd's form does not apply, or is not
+    chosen."""
     batch, out, height, width = node.out.shape
     channels = x.shape[1]
     weight = e.spec(str(node.inputs[1])).shape
     if weight[2:] != (3, 3) or node.attrs["groups"] != 1 or not e.options.winograd or x.dtype != "float32":
-        return False
+        return 0
     if as_ints(node.attrs["stride"]) != (1, 1) or as_ints(node.attrs["dilation"]) != (1, 1):
-        return False
+        return 0
     if not (e.divides(LANES, channels) and e.divides(LANES, out) and is_vector_view(e, x)):
-        return False
+        return 0
     question = {
         "pixels": e.bounds(batch * height * width)[1],
-        "tiles": e.bounds(batch * ceil_div(height, 4) * ceil_div(width, 4))[1],
+        **{
+            name: e.bounds(batch * ceil_div(height, size) * ceil_div(width, size))[1]
+            for name, size in TILES.items()
+        },
         "inner": e.bounds(channels)[1],
         "out": e.bounds(out)[1],
     }
-    return e.choose(FORM, question)["form"] == "winograd"
+    return TILES.get(str(e.choose(FORM, question)["form"]), 0)
 
 
-def transform_weight(channels_out: int, channels_in: int, expr: WeightExpr) -> WeightExpr:
-    """[O, I, 3, 3] -> G g G' as [36 * O, I]."""
-    left = const_expr(_G.tobytes(), "float64", (6, 3))
-    right = const_expr(np.ascontiguousarray(_G.T).tobytes(), "float64", (3, 6))
+def transform_weight(size: int, channels_out: int, channels_in: int, expr: WeightExpr) -> WeightExpr:
+    """[O, I, 3, 3] -> G g G' as [points * O, I], for tiles of ``size`` x ``size`` outputs."""
+    matrix = _G[size]
+    left = const_expr(matrix.tobytes(), "float64", matrix.shape)
+    right = const_expr(np.ascontiguousarray(matrix.T).tobytes(), "float64", matrix.shape[::-1])
     product = ["matmul", ["matmul", left, expr], right]
-    return ["reshape", ["permute", product, [2, 3, 0, 1]], [POINTS * channels_out, channels_in]]
+    return ["reshape", ["permute", product, [2, 3, 0, 1]], [len(matrix) ** 2 * channels_out, channels_in]]
 
 
-def winograd(e: Emitter, node: Node, x: View, y: View) -> None:
-    """Emits input transform, 36 matrix products and output transform. ``x`` and ``y`` in vectors of
-    channels."""
+def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
+    """Emits input transform, a matrix product for each point and output transform, of tiles of ``size`` x
+    ``size`` outputs. ``x`` and ``y`` in vectors of channels."""
     batch, channels, height, width = x.shape
     _, out, out_height, out_width = y.shape
     inner, outer = int(str(channels)), int(str(out))
-    rows, columns = ceil_div(out_height, 4), ceil_div(out_width, 4)
-    tiles = batch * rows * columns
-    v_step, m_step = POINTS * inner + SKEW, POINTS * outer + SKEW
-    transformed = e.scratch(f"{node.name}:winograd.v", TensorSpec((tiles, v_step), x.dtype))
-    products = e.scratch(f"{node.name}:winograd.m", TensorSpec((tiles, m_step), x.dtype))
+    rows, columns = ceil_div(out_height, size), ceil_div(out_width, size)
+    tiles, points = batch * rows * columns, (size + 2) ** 2
+    v_step, m_step = tiles * inner + SKEW, tiles * outer + SKEW
+    transformed = e.scratch(f"{node.name}:winograd.v", TensorSpec((points, v_step), x.dtype))
+    products = e.scratch(f"{node.name}:winograd.m", TensorSpec((points, m_step), x.dtype))
     (top, _), (left, _) = pads_of(node.attrs)
     residual = residual_view(e, node, y, vectors=True)
     _call(
         e,
         node,
         "input",
-        {},
+        {"size": size},
         [BufferUse(x.buffer, "r"), BufferUse(transformed.buffer, "w")],
         [
             height,
@@ -98,27 +110,28 @@ def winograd(e: Emitter, node: Node, x: View, y: View) -> None:
             v_step,
             inner,
         ],
-        (inner // LANES, rows, batch),
-        Cost(tiles * inner * 144, x.spec.nbytes, tiles * POINTS * inner * 4),
+        (ceil_div(inner, CHANNELS), rows, batch),
+        Cost(tiles * inner * points * 4, x.spec.nbytes, tiles * points * inner * 4),
     )
     plain = replace(node, inputs=(node.inputs[0], node.inputs[1]), attrs={})
     igemm(
         e,
         plain,
-        View(transformed.buffer, x.dtype, (1, POINTS * inner, 1, tiles), (0, 1, 0, v_step)),
-        View(products.buffer, x.dtype, (1, POINTS * outer, 1, tiles), (0, 1, 0, m_step)),
+        View(transformed.buffer, x.dtype, (1, points * inner, 1, tiles), (0, 1, 0, inner)),
+        View(products.buffer, x.dtype, (1, points * outer, 1, tiles), (0, 1, 0, outer)),
         (1, 1),
         (1, 1),
         ((0, 0), (0, 0)),
         (1, 1),
-        POINTS,
+        points,
         "winograd",
-        prepare=lambda expr: transform_weight(outer, inner, expr),
+        prepare=lambda expr: transform_weight(size, outer, inner, expr),
         cost=Cost(
-            2 * POINTS * tiles * inner * outer,
-            4 * POINTS * (tiles * inner + inner * outer),
-            tiles * POINTS * outer * 4,
+            2 * points * tiles * inner * outer,
+            4 * points * (tiles * inner + inner * outer),
+            tiles * points * outer * 4,
         ),
+        group_steps=(v_step, m_step),
     )
     buffers = [BufferUse(products.buffer, "r")]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -133,14 +146,15 @@ def winograd(e: Emitter, node: Node, x: View, y: View) -> None:
         node,
         "output",
         {
+            "size": size,
             "bias": bias is not None,
             "residual": residual is not None,
             "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
         },
         [*buffers, BufferUse(y.buffer, "w")],
         scalars,
-        (outer // LANES, rows, batch),
-        Cost(tiles * outer * 112, tiles * POINTS * outer * 4, y.spec.nbytes),
+        (ceil_div(outer, CHANNELS), rows, batch),
+        Cost(tiles * outer * points * 3, tiles * points * outer * 4, y.spec.nbytes),
     )
 
 

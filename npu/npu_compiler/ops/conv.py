@@ -151,8 +151,8 @@ def _emit_conv(e: Emitter, node: Node) -> None:
         and as_ints(node.attrs["dilation"])[1] == 1
     ):
         pack_rows(e, node, x, y, kernel)
-    elif winograd.pays(e, node, x) and is_vector_view(e, y):
-        winograd.winograd(e, node, x, y)
+    elif is_vector_view(e, y) and (size := winograd.form_of(e, node, x)):
+        winograd.winograd(e, node, x, y, size)
     else:
         igemm(
             e,
@@ -191,8 +191,10 @@ register(
             _conv_case((1, 12, 13, 13), (12, 1, 3, 3), padding=(1, 1, 1, 1), groups=12),
             _conv_case((2, 16, 9, 9), (16, 1, 5, 5), stride=(2, 2), padding=(1, 2, 1, 2), groups=16),
             _conv_case((1, 4, 6, 6), (8, 1, 3, 3), groups=4),
-            _conv_case((1, 32, 13, 15), (32, 32, 3, 3), padding=(1, 1, 1, 1)),
+            _conv_case((1, 64, 13, 15), (64, 64, 3, 3), padding=(1, 1, 1, 1)),
             _conv_case((2, 40, 9, 29), (24, 40, 3, 3), False, padding=(0, 2, 1, 1), residual=(2, 24, 9, 29)),
+            _conv_case((2, 64, 9, 29), (72, 64, 3, 3), False, padding=(0, 2, 1, 1), residual=(2, 72, 9, 29)),
+            _conv_case((1, 128, 3, 29), (128, 128, 3, 3), padding=(0, 1, 1, 1), residual=(1, 128, 2, 29)),
             _conv_case((2, 5, 7, 9), (13, 5, 3, 3), residual=(2, 13, 5, 7)),
             _conv_case(
                 (1, 13, 7, 11), (13, 1, 3, 3), padding=(1, 1, 1, 1), groups=13, residual=(1, 13, 7, 11)
