@@ -85,6 +85,12 @@ def emit(ir: IR, options: Options | None = None, target: Target = CPU) -> Compil
     return assemble(ir, emitter.result(), target, "main")
 
 
+def copies_of_a_table(program: CompiledProgram) -> int:
+    """How often a table of short rows that is a product's weight too lies on the device: products on GPUs
+    read rows of whole tiles."""
+    return 1 if program.target == "cpu" else 2
+
+
 def passed(ir: IR, upto: str = "") -> IR:
     """The graph after the pass ``upto`` (its first place in the list), or after all."""
     for step in PASSES:

@@ -13,6 +13,7 @@ from torch_ir.ir import IR, Node
 WRITERS = frozenset(
     {"attention", "attention_step", "conv", "gated", "linear", "norm", "pointwise", "max_pool", "avg_pool"}
 )
+_PRODUCTS = ("conv", "linear", "gated")
 #: Where products read a value that may be in 16 bits: the input and the residual.
 _READ = (0, 3)
 
@@ -32,6 +33,10 @@ def half_values(ir: IR, target: Target, constants: Container[str]) -> dict[str, 
                 users.setdefault(value, []).append((node, at))
     results = ir.results()
 
+    def packed(node: Node) -> bool:
+        """Whether a product's weights are there before the run, as its kernels for 16 bits take them."""
+        return all(weight is None or weight in constants for weight in node.inputs[1:3])
+
     def wanted(value: str) -> set[str]:
         """The dtypes in which the readers of ``value`` take it; "" for one that takes float32 alone."""
         if value in results:
@@ -40,17 +45,17 @@ def half_values(ir: IR, target: Target, constants: Container[str]) -> dict[str, 
         for node, at in users.get(value, ()):
             if op_def(node.op).alias is not None or node.op in ("max_pool", "avg_pool"):
                 dtypes |= wanted(node.outputs[0])
-            elif node.op in ("conv", "linear", "gated") and at in _READ:
-                packed = all(weight is None or weight in constants for weight in node.inputs[1:3])
+            elif node.op in _PRODUCTS and at in _READ:
                 whole = at == 0 and "norm_eps" in node.attrs  # rows that are normalised before
-                dtypes.add(str(node.attrs.get("half", "")) if packed and not whole else "")
+                dtypes.add(str(node.attrs.get("half", "")) if packed(node) and not whole else "")
             else:
                 dtypes.add("")
         return dtypes
 
     for node in ir.nodes:
         for value, spec in zip(node.outputs, node.outs, strict=True):
-            if spec.dtype == "float32" and (node.op in WRITERS or op_def(node.op).expr is not None):
+            writes = packed(node) if node.op in _PRODUCTS else node.op in WRITERS
+            if spec.dtype == "float32" and (writes or op_def(node.op).expr is not None):
                 dtypes = wanted(value)
                 if len(dtypes) == 1 and "" not in dtypes:
                     found[value] = dtypes.pop()

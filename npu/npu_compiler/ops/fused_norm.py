@@ -63,9 +63,10 @@ def _emit(e: Emitter, node: Node) -> None:
         if view is not None and view.dtype != "float32":
             raise Unsupported(f"a fused normalisation with {view.dtype}", "convert to float32 before")
     lead, length = x.shape[: len(x.shape) - count], product(x.shape[len(x.shape) - count :])
-    group = e.target.group > 1 and e.bounds(length)[1] >= GROUP_LENGTH
-    x = _in_rows(e, node, x, (*lead, length), dense=group)
     out = e.output(node)
+    # a row per work-item is for short rows of float32
+    group = e.target.group > 1 and (e.bounds(length)[1] >= GROUP_LENGTH or out.dtype != "float32")
+    x = _in_rows(e, node, x, (*lead, length), dense=group)
     y = reshape(out, x.shape)
     assert y is not None
     starts = [view.offset for view in vectors if view is not None]
