@@ -12,10 +12,8 @@ _PTX = ("mma.sync", "shfl.sync", "cp.async")
 
 
 def check_capabilities(program: CompiledProgram, device: Backend) -> None:
-    """Raises ``DeviceError`` if kernels of ``program`` have inline PTX and ``device`` cannot run it. NVIDIA's
-    driver is not asked: it tells when it builds."""
-    if device.vendor in ("nvidia", "null"):
-        return
+    """Raises ``DeviceError`` if kernels of ``program`` have inline PTX and ``device`` cannot run it, or gives
+    wrong numbers: an NVIDIA device before compute capability 8.0, another vendor's."""
     if any(word in text for text in program.kernel_sources.values() for word in _PTX):
         found = device.capability("ptx")
         if not found.value:

@@ -89,12 +89,25 @@ def test_programs_with_inline_ptx_are_refused_where_it_cannot_run(
     device: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NPU_CACHE_DIR", str(tmp_path))
+    program = make({"square": "/* mma.sync */ " + SQUARE}, target="nvidia")
     if device.vendor == "nvidia":
         assert device.capability("ptx").value == 1
+        assert Executor(program, device).program.model == "hand"
         return
-    program = make({"square": "/* mma.sync */ " + SQUARE}, target="nvidia")
     with pytest.raises(DeviceError, match=r"hand main was compiled for 'nvidia' .* compile it for 'gpu'"):
         Executor(program, device)
+
+
+def test_a_device_of_the_vendor_whose_instructions_fail_is_refused(
+    opened: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened, "vendor", "nvidia")
+    program = make({"square": "/* cp.async */ " + SQUARE}, target="nvidia")
+    says(monkeypatch, 'print(\'open\'); print(\'{"value": 0, "reason": "it computes 3 where 4 is right"}\')')
+    with pytest.raises(DeviceError, match=r"compile it for 'gpu' or 'cpu' \(it computes 3 where 4 is right"):
+        Executor(program, opened)
+    says(monkeypatch, 'print(\'open\'); print(\'{"value": 1, "reason": ""}\')')
+    assert opened.capability("ptx").value == 0, "kept for this driver"
 
 
 def test_programs_without_it_ask_nothing(device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
