@@ -216,7 +216,9 @@ def igemm(
         buffers.append(BufferUse(residual.buffer, "r"))
     buffers.append(BufferUse(y.buffer, "w"))
     bounds = any(low or high for low, high in padding)
-    row = uniform_stride(x) if taps == 1 and tuple(stride) == (1, 1) and not bounds else None
+    # a window's row of a copied image is one tap over wider rows than the output has
+    flat = taps == 1 and tuple(stride) == (1, 1) and (height, width) == (out_height, out_width)
+    row = uniform_stride(x) if flat else None
     scalars: list[Dim] = [pixels, out_height, out_width, inner, out_group, x.offset, x.strides[1]]
     scalars.append(inner * x.strides[1] if group_steps is None else group_steps[0])
     if row is None:
