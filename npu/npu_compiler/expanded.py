@@ -80,7 +80,7 @@ def emit_fused(e: Emitter, node: Node, first: Node, second: Node) -> None:
     few = int(str(x.shape[1]))
     if taps > 1 or inner != few:
         x, prepare = row_copy(e, first, x, (taps, inner // few))
-    elif x.strides[1] != 1:
+    elif x.strides[1] != 1 or not isinstance(x.strides[3], int):
         blocked = e.scratch(f"{node.name}:nhwc8", TensorSpec(x.shape, x.dtype, "nhwc8"))
         e.copy(x, blocked, node)
         x = blocked
@@ -95,12 +95,14 @@ def emit_fused(e: Emitter, node: Node, first: Node, second: Node) -> None:
             buffers.append(BufferUse(e.weight(bias, (length,), pack_b).buffer, "r"))
     row_step, pixel_step = first_stride[0] * x.strides[2], first_stride[1] * x.strides[3]
     scalars: list[Dim] = [
-        height, out_height, inner, channels, top, x.offset, x.strides[0], row_step, pixel_step, x.strides[2],
+        height, out_height, channels, top, x.offset, x.strides[0], row_step, x.strides[2],
         *places_of("y", y).values(), rows,
     ]  # fmt: skip
     params = {
         "mr": mr,
         "nv": nv,
+        "depth": inner,
+        "pixel": pixel_step,
         "unroll": next(steps for steps in (4, 3, 2, 1) if inner % steps == 0),
         "taps": taps,
         "joined": row_step == width * pixel_step,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from npu_compiler.ctext import step_text, unpack_body
-from npu_compiler.dtypes import SHORT
+from npu_compiler.dtypes import SHORT, literal
 from npu_compiler.errors import Unsupported
 from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Attrs, Cost
@@ -30,6 +30,8 @@ CHAINS = 8
 #: Rows of a second tile, by those of the first, for the last rows of a linear layer and of Winograd's
 #: products: 128 are 20 tiles of 6 and 2 of 4.
 TAILS = {5: 3, 6: 4}
+#: Steps that keep a vector above or below a number, as macros of the kernels.
+BOUNDING = {"relu": "NPU_RAISED8", "clamp_min": "NPU_RAISED8", "clamp_max": "NPU_LOWERED8"}
 #: Types that packed weights may have in memory.
 PANEL_TYPES = frozenset({"float16", "bfloat16", "float32"})
 
@@ -48,6 +50,10 @@ def epilogue_lines(epilogue: Attr) -> list[str]:
     """The steps as C statements that transform the float8 ``v`` and may read the float8 ``r``."""
     lines = []
     for step in unpack_body(epilogue or ()):
+        bound = 0.0 if step.op == "relu" else step.operands[-1]
+        if step.op in BOUNDING and step.operands[0] != "i1" and not isinstance(bound, str) and bound == bound:
+            lines.append(f"v = {BOUNDING[step.op]}(v, (float8)({literal(bound, 'float32')}));")
+            continue
         names = [
             "r" if operand == "i1" else "v" if isinstance(operand, str) else "" for operand in step.operands
         ]

@@ -166,9 +166,9 @@ FORM = declare(
 
 
 #: Bytes of expanded rows that a work-item keeps, by the rule and at most: they fit a core's own caches.
-KEPT_BYTES, MOST_KEPT = 1 << 16, 1 << 17
+KEPT_BYTES, MOST_KEPT = 1 << 15, 1 << 17
 #: Work-items that two threads should have, so that they end together.
-ITEMS = 24
+ITEMS = 12
 
 
 def ring_rows(choice: Choice, question: Question) -> int:
@@ -191,7 +191,7 @@ def _expanded_rule(question: Question) -> Choice:
     work = height * width * channels * inner * taps // WORK_PER_ITEM
     strips = max(1, min(out_height, -(-ITEMS // (panels * max(1, batch))), work))
     rows = -(-out_height // strips)
-    tile = next((size for size in (7, 8, 6, 5, 4) if out_width % size == 0), min(7, out_width))
+    tile = next((size for size in (8, 7, 6, 5, 4) if out_width % size == 0), min(7, out_width))
 
     def choice(mr: int, step: int) -> Choice:
         return {
