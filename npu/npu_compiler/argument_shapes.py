@@ -4,6 +4,7 @@ take the shape that the graph says: a file whose arguments and shapes differ is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from npu_compiler.lowering import as_dim, as_dims, as_int, as_ints, as_number, wrap_dim, wrap_dims
@@ -73,50 +74,82 @@ def _split(node: Node, operands: Sequence[Shape]) -> Sequence[Shape] | None:
     return [(*shape[:dim], length, *shape[dim + 1 :]) for length in lengths]
 
 
-def _pool(node: Node, operands: Sequence[Shape]) -> Sequence[Shape] | None:
-    shape = operands[0]
-    rank = int(node.op.split("d.")[0].split("d_with")[0][-1])
-    kernel = as_ints(node.attrs["kernel_size"], rank)
-    given = node.attrs.get("stride")
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a pooling operation over the last ``rank`` dimensions."""
+
+    rank: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    rounded_up: bool
+
+
+def pooled_dims(node: Node) -> int:
+    """How many dimensions "aten.max_pool2d.default" pools over."""
+    return int(node.op.split("d.")[0].split("d_with")[0][-1])
+
+
+def windows_of(node: Node) -> Windows:
+    """The windows that a node of max or average pooling names. Raises ``Unsupported`` for sizes that are not
+    positive or too many."""
+    rank, attrs = pooled_dims(node), node.attrs
+    kernel = as_ints(attrs["kernel_size"], rank)
+    given = attrs.get("stride")
     stride = kernel if given in (None, ()) else as_ints(given, rank)
     padding, dilation = (
-        as_ints(node.attrs.get(name, default), rank) for name, default in (("padding", 0), ("dilation", 1))
+        as_ints(attrs.get(name, default), rank) for name, default in (("padding", 0), ("dilation", 1))
     )
-    rounded = bool(node.attrs.get("ceil_mode", False))
     require(min(*kernel, *stride, *dilation) > 0, "a window, a stride or a dilation that is not positive")
-    spatial = shape[-rank:]
-    if rounded and not all(isinstance(size, int) for size in spatial):
+    return Windows(rank, kernel, stride, padding, dilation, bool(attrs.get("ceil_mode", False)))
+
+
+def _pool(node: Node, operands: Sequence[Shape]) -> Sequence[Shape] | None:
+    shape, windows = operands[0], windows_of(node)
+    spatial = shape[-windows.rank :]
+    if windows.rounded_up and not all(isinstance(size, int) for size in spatial):
         return None
     sizes = tuple(
-        window_out(size, kernel[at], stride[at], (padding[at],) * 2, dilation[at], rounded)
-        for at, size in enumerate(spatial)
+        window_out(size, kernel, stride, (pad, pad), dilation, windows.rounded_up)
+        for size, kernel, stride, pad, dilation in zip(
+            spatial, windows.kernel, windows.stride, windows.padding, windows.dilation, strict=True
+        )
     )
-    return [(*shape[:-rank], *sizes)] * len(node.outs)
+    return [(*shape[: -windows.rank], *sizes)] * len(node.outs)
 
 
 def _adaptive_pool(node: Node, operands: Sequence[Shape]) -> Sequence[Shape]:
     shape = operands[0]
-    rank = int(node.op.split("d.")[0][-1])
+    rank = pooled_dims(node)
     wanted = as_dims(node.attrs["output_size"])
     wanted = wanted * rank if len(wanted) == 1 else wanted
     require(len(wanted) == rank, f"an output size of {wanted}")
     return [(*shape[:-rank], *wanted)] * len(node.outs)
 
 
+def scales_of(node: Node, rank: int) -> tuple[float | None, ...]:
+    """By which factors a node resizes its image's ``rank`` dimensions; None where it says sizes alone."""
+    factors = node.attrs.get("scale_factors")
+    names = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}[rank]
+    given = factors if isinstance(factors, tuple) else tuple(node.attrs.get(name) for name in names)
+    require(len(given) == rank, f"the factors {given} for {rank} dimensions")
+    return tuple(None if factor is None else float(as_number(factor)) for factor in given)
+
+
 def _resized(node: Node, operands: Sequence[Shape]) -> Sequence[Shape] | None:
     shape, sizes, factors = operands[0], node.attrs.get("output_size"), node.attrs.get("scale_factors")
+    require(3 <= len(shape) <= 5, f"an image of shape {shape}")
     require((sizes is None) != (factors is None), "an output size and scale factors, or neither of them")
     if factors is None:
         wanted = as_dims(sizes)
-    elif isinstance(factors, tuple) and len(factors) == len(shape) - 2:
-        sides = shape[2:]
+    else:
+        sides, scales = shape[2:], scales_of(node, len(shape) - 2)
         if not all(isinstance(size, int) for size in sides):
             return None
         wanted = tuple(
-            int(as_int(size) * as_number(factor)) for size, factor in zip(sides, factors, strict=True)
+            int(as_int(size) * float(factor or 0)) for size, factor in zip(sides, scales, strict=True)
         )
-    else:
-        wanted = ()
     require(len(wanted) == len(shape) - 2, f"sizes {sizes} or factors {factors} for {shape}")
     require(
         all(not isinstance(size, int) or size > 0 for size in (*wanted, *shape[2:])),

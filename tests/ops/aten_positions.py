@@ -159,6 +159,16 @@ WRITING: dict[str, Call] = {
         lambda x, k, y: x.scatter_reduce(0, k, y, "mean", include_self=False),
         (i(9, 5), i(4, 11), i(40, 11, low=-40)),
     ),
+    **{
+        f"multilabel_margin_{reduction}": (
+            lambda x, k, y, r=reduction: (
+                torch.nn.functional.multilabel_margin_loss(x, k, reduction=r),
+                torch.nn.functional.multilabel_margin_loss(y, k[1], reduction="sum"),
+            ),
+            (n(3, 4), t([[1, -1, 0, 2], [3, 0, 3, 1], [-1, 1, 2, 0]]), n(4)),
+        )
+        for reduction in ("none", "mean", "sum")
+    },
     "put": (lambda x, k, y: x.put(k, y), (n(3, 5), t([0, -1, 7]), n(3))),
     "put_adds": (lambda x, k, y: x.put(k, y, accumulate=True), (n(3, 5), i(15, 29), n(29))),
 }
@@ -168,10 +178,7 @@ REFUSED: dict[str, Call] = {
     "multinomial": (lambda x: torch.multinomial(x, 2), (p(3, 5),)),
     "complex_product": (lambda x: torch.fft.rfft(x).prod().abs(), (n(3, 8),)),
     "strides": (lambda x: (x.t() * 2).as_strided((3, 4), (1, 2)), (n(3, 8),)),
-    "multilabel_margin": (
-        lambda x: torch.nn.functional.multilabel_margin_loss(x, t([[1, -1, 0, 2]])),
-        (n(1, 4),),
-    ),
+    "segments": (lambda x: torch.segment_reduce(x, "sum", lengths=t([1, 2])), (n(3),)),
     "qr": (lambda x: torch.linalg.qr(x).R, (n(3, 3),)),
     "index_masks": (
         lambda x, m, k: torch.ops.aten.index_put(x, [m, k], torch.tensor(1.0)),

@@ -27,7 +27,7 @@ REFUSED = {
     "refused-multinomial": "random numbers",
     "refused-complex_product": "values of dtype complex64",
     "refused-strides": "strides over memory whose arrangement",
-    "refused-multilabel_margin": "no lowering knows this operation",
+    "refused-segments": "no lowering knows this operation",
     "refused-qr": "matrix factorisation",
     "refused-index_masks": "a mask and other indices at once",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from npu_compiler.argument_shapes import pooled_dims, windows_of
 from npu_compiler.ctext import size_text
 from npu_compiler.dtypes import HALF, SHORT
 from npu_compiler.errors import Unsupported
@@ -214,11 +215,6 @@ def _image(b: Builder, x: str, rank: int, dims: int) -> str:
     return reshape(b, x, (*shape[:2], *(1,) * (dims - rank), *shape[2:]))
 
 
-def _rank(node: Node) -> int:
-    """How many dimensions "aten.max_pool2d.default" pools over."""
-    return int(node.op.split("d.")[0].split("d_with")[0][-1])
-
-
 def _filled(values: tuple[int, ...], count: int, value: int) -> tuple[int, ...]:
     """``values`` with ``value`` in front where there are fewer than ``count``."""
     return (*(value,) * (count - len(values)), *values)
@@ -230,12 +226,9 @@ def _filled(values: tuple[int, ...], count: int, value: int) -> tuple[int, ...]:
 )
 def lower_pool(b: Builder, node: Node) -> list[str]:
     """Images of float32 whose windows' places are not asked for take the kernel for vectors of channels."""
-    rank, average = _rank(node), ".avg" in node.op
-    kernel = as_ints(node.attrs["kernel_size"], rank)
-    given = node.attrs.get("stride")
-    stride = kernel if given in (None, ()) else as_ints(given, rank)
-    pads = as_ints(node.attrs.get("padding", 0), rank)
-    dilation = as_ints(node.attrs.get("dilation", 1), rank)
+    windows, average = windows_of(node), ".avg" in node.op
+    rank, kernel, stride = windows.rank, windows.kernel, windows.stride
+    pads, dilation = windows.padding, windows.dilation
     count_include_pad = bool(node.attrs.get("count_include_pad", True))
     divisor = as_int(node.attrs.get("divisor_override") or 0)
     x, indices = tensor_input(node), "with_indices" in node.op
@@ -245,7 +238,7 @@ def lower_pool(b: Builder, node: Node) -> list[str]:
             "kernel": _filled(kernel, 2, 1),
             "stride": _filled(stride, 2, 1),
             "padding": (top, top, left, left),
-            "ceil_mode": bool(node.attrs.get("ceil_mode", False)),
+            "ceil_mode": windows.rounded_up,
         }
         if average:
             common |= {"count_include_pad": count_include_pad, "divisor": divisor}
@@ -282,7 +275,7 @@ def lower_pool(b: Builder, node: Node) -> list[str]:
 def lower_adaptive(b: Builder, node: Node) -> list[str]:
     """Window ``i`` of ``n`` reaches from floor(i * size / n) to ceil((i + 1) * size / n); equal windows are
     plain pooling, one window is a reduction."""
-    rank, average = _rank(node), "_avg_" in node.op
+    rank, average = pooled_dims(node), "_avg_" in node.op
     x = tensor_input(node)
     spatial, out = b.shape(x)[-rank:], node.out.shape[-rank:]
     if average and all(size == 1 for size in out):

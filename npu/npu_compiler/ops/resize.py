@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from npu_compiler.argument_shapes import scales_of
 from npu_compiler.dtypes import is_float
-from npu_compiler.lowering import Builder, as_int, as_ints, as_number, unsupported
+from npu_compiler.lowering import Builder, as_int, as_ints, unsupported
 from npu_compiler.ops import lowers
 from npu_compiler.ops.creation import all_static, nearest, numbers
 from npu_compiler.ops.indexing import take
@@ -24,16 +25,12 @@ def picked(b: Builder, x: str, dim: int, positions: Sequence[int]) -> str:
     return take(b, x, numbers(b, positions, "int64"), (dim,))
 
 
-def _sizes(b: Builder, node: Node, rank: int) -> tuple[str, tuple[int, ...], list[float | None]]:
+def _sizes(b: Builder, node: Node, rank: int) -> tuple[str, tuple[int, ...], tuple[float | None, ...]]:
     """The image, its sizes, and the scale factors that were given."""
     x = tensor_input(node)
     if not all_static((*b.shape(x)[-rank:], *node.out.shape[-rank:])):
         raise unsupported("resizing of a dynamic size")
-    factors = node.attrs.get("scale_factors")
-    names = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}[rank]
-    given = factors if isinstance(factors, tuple) else tuple(node.attrs.get(name) for name in names)
-    scales = [None if factor is None else float(as_number(factor)) for factor in given]
-    return x, as_ints(tuple(b.shape(x)[-rank:])), scales
+    return x, as_ints(tuple(b.shape(x)[-rank:])), scales_of(node, rank)
 
 
 @lowers(
@@ -58,7 +55,7 @@ def lower_nearest(b: Builder, node: Node) -> str:
     return x
 
 
-def _fractional(b: Builder, node: Node, rank: int) -> tuple[str, tuple[int, ...], list[float | None]]:
+def _fractional(b: Builder, node: Node, rank: int) -> tuple[str, tuple[int, ...], tuple[float | None, ...]]:
     """``_sizes`` where results lie between elements."""
     if not is_float(node.out.dtype):
         raise unsupported(
@@ -93,8 +90,8 @@ def lower_linear(b: Builder, node: Node) -> str:
         low = np.minimum(at.astype(np.int64), size - 1)
         first = picked(b, x, dim, [int(p) for p in low])
         second = picked(b, x, dim, [int(p) for p in np.minimum(low + 1, size - 1)])
-        step = b.emit("mul", b.emit("sub", second, first), _along(b, at - low, dim, node))
-        x = b.emit("add", first, step)
+        parts = ((first, 1 - (at - low)), (second, at - low))  # in this form infinities stay
+        x = b.emit("add", *(b.emit("mul", part, _along(b, share, dim, node)) for part, share in parts))
     return x
 
 

@@ -40,9 +40,7 @@ def decompose(ir: IR, target: Target) -> IR:
 
 def _is_inexact(node: Node) -> bool:
     """Whether PyTorch's table gives other numbers than its kernel: images of whole numbers are interpolated
-    with weights of few bits there, and a list of labels does not end at its first -1."""
-    if "multilabel_margin_loss" in node.op:
-        return True
+    with weights of few bits there."""
     return "upsample" in node.op and "nearest" not in node.op and not is_float(node.out.dtype)
 
 
