@@ -26,6 +26,13 @@ class ReadGraph:
     specs: dict[str, TensorSpec]
 
 
+#: What a region of control flow can be instead.
+_INSTEAD = {
+    "cond": ": both branches, and torch.where",
+    "while_loop": ": a Python loop of a fixed number of steps, and torch.where for those that do not count",
+    "scan": ": a Python loop over the slices, whose number is fixed",
+    "map_impl": ": of all slices at once, or a Python loop over them",
+}
 #: What a module may return beside tensors: it is the same in every run, and no part of a program.
 _NUMBERS = (bool, int, float, complex)
 
@@ -193,7 +200,7 @@ class _Reader:
             raise IRError(
                 f"{node.name} at {self._locate(node) or 'an unknown line'} calls "
                 f"{region or getattr(target, '__name__', target)}, which has no place in a graph; "
-                "write it with plain tensor operations (for cond: torch.where)"
+                f"write it with plain tensor operations{_INSTEAD.get(region, '')}"
             )
         value = node.meta.get("val")
         tensors = [value] if _is_tensor(value) else list(value) if isinstance(value, (tuple, list)) else []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from ir_cases import CASES, Cache, Call, Case, ConvBlock, values
 from torch import nn
+from torch._higher_order_ops import while_loop
 
 from torch_ir import IR, IRError, eager, extract_ir
 from torch_ir.functionalize import is_in_place
@@ -296,7 +297,7 @@ class InPlaceParameter(nn.Module):
         (Call(torch.cov), {}, "depends on the values of a tensor; choose with torch.where"),
         (Call(lambda x: x.shape[0]), {}, "returns no tensor"),
         (Call(lambda x: None), {}, "returns no tensor"),
-        (Call(lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))), {}, "torch.where"),
+        (Call(lambda x: while_loop(lambda y: y.sum() < 9, lambda y: (y + 1,), (x,))), {}, "a Python loop"),
         (Call(lambda x: x), {"example": (values(1), values(1))}, "does not take this example"),
         (Call(lambda x: x), {"dynamic_shapes": {"y": {0: ("n", 1, 2)}}}, "names y, .* its inputs are x"),
         (Call(lambda x: x), {"dynamic_shapes": {"x": {3: ("n", 1, 2)}}}, "x has 2 dimensions"),
