@@ -91,10 +91,10 @@ def copies_of_a_table(program: CompiledProgram) -> int:
     return 1 if program.target == "cpu" else 2
 
 
-def passed(ir: IR, upto: str = "") -> IR:
+def passed(ir: IR, upto: str = "", target: Target = CPU) -> IR:
     """The graph after the pass ``upto`` (its first place in the list), or after all."""
     for step in PASSES:
-        ir = step(ir, CPU)
+        ir = step(ir, target)
         ir.verify(step.__name__)
         if step.__name__ == upto:
             break

@@ -66,11 +66,14 @@ class Recorder:
         """What the conditions gave so far."""
         return sorted(self._environment.taken)
 
-    def missing(self, taken: set[tuple[str, bool]]) -> Iterator[str]:
-        """The branches outside ``taken``, as lines for a reader."""
+    def missing(self, taken: set[tuple[str, bool]], elsewhere: set[tuple[str, bool]]) -> Iterator[str]:
+        """The branches outside ``taken`` and ``elsewhere``, as lines for a reader; none of conditions met
+        ``elsewhere`` alone."""
+        met = {condition for condition, _ in taken}
+        others = {condition for condition, _ in elsewhere} - met
         for condition, text in self._environment.conditions.items():
-            for value in (True, False):
-                if (condition, value) not in taken:
+            for value in (True, False) if condition not in others else ():
+                if (condition, value) not in taken | elsewhere:
                     yield f"templates/{condition.rsplit(':', 1)[0]}: never {str(value).lower()}: {text}"
 
     @property

@@ -15,16 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_samples
 import graphs
 import numpy as np
 import op_graphs
 from alarms import unnoticed
 from branches import Recorder
-from subjects import EXTRA, Subject, of_sample
+from subjects import EXTRA, GPU, Subject, of_sample
 
 from npu_compiler.compiler import assemble
 from npu_compiler.emit import Emitter, Options
 from npu_compiler.errors import CompileError
+from npu_compiler.target import load_target
 from npu_compiler.views import View
 from npu_runtime.backend import Bytes, Memory
 from npu_runtime.buffer import as_bytes
@@ -38,6 +40,8 @@ from torch_ir.ir import Node, TensorSpec
 PLATFORM = "Oclgrind"
 #: No optimisation: the passes of LLVM make instructions that the simulator does not know. It has no prefetch.
 _SIMULATED = ("-cl-opt-disable", "-D__builtin_prefetch(pointer,write,locality)=")
+#: Samples of the GPU's kernels that take more multiplications are left to the tests.
+MOST_WORK = 150_000
 #: The drivers whose idioms the kernels can be compiled with.
 IDIOMS: Mapping[str, tuple[str, ...]] = {"pocl": ("-DNPU_POCL=1",), "other": ()}
 #: All memory of this process: the simulator takes reused addresses for what they held before.
@@ -49,10 +53,32 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 def listed() -> dict[str, Callable[[], Subject]]:
-    """Every subject by its name: the registry's samples, and graphs for what these do not reach."""
+    """Every subject by its name: the registry's samples, on the GPU's kernels too, and graphs for what these
+    do not reach."""
     found: dict[str, Callable[[], Subject]]
     found = {sample.id: partial(of_sample, sample) for sample in op_graphs.samples()}
-    return {**found, **EXTRA}
+    grouped = {
+        f"gpu-{name}": partial(of_sample, sample, GPU)
+        for name, sample in gpu_samples.SAMPLES.items()
+        if gpu_samples.is_short(sample) and work(sample) <= MOST_WORK
+    }
+    return {**found, **grouped, **EXTRA}
+
+
+def rendered_for_nvidia() -> list[tuple[str, bool]]:
+    """Conditions of templates with their values in programs of inline PTX, which no simulator runs."""
+    recorder = Recorder()
+    for sample in gpu_samples.SAMPLES.values():
+        if gpu_samples.is_short(sample):
+            graphs.emit(sample.graph(), target=load_target("nvidia"))
+    return recorder.taken
+
+
+def work(sample: op_graphs.Sample) -> int:
+    """About how many multiplications a product takes: the simulator makes a few million in a second."""
+    sizes = [int(np.prod(shape)) for shape in sample.case.shapes[:2] if shape]
+    inner = sample.case.shapes[0][-1] if sample.case.shapes[0] else 1
+    return int(np.prod(sizes)) // max(1, inner)
 
 
 class SimulatedDevice(Device):
@@ -124,7 +150,7 @@ def run(names: Iterable[str], log: Path) -> Found:
     found.problems += unnoticed(SimulatedDevice("other"), log, _reports)
     for name in names:
         subject = subjects[name]()
-        for idiom in IDIOMS:
+        for idiom in IDIOMS if subject.target is not GPU else ("other",):
             if not _simulate(name, subject, idiom, log, found):
                 break
     found.variants = sorted(set(found.variants))
@@ -134,13 +160,13 @@ def run(names: Iterable[str], log: Path) -> Found:
 
 def _simulate(name: str, subject: Subject, idiom: str, log: Path, found: Found) -> bool:
     """Whether the kernels look at the driver, so that another idiom gives another program."""
-    emitter = _PaddingEmitter(subject.graph, graphs.CPU, subject.options or Options())
+    emitter = _PaddingEmitter(subject.graph, subject.target, subject.options or Options())
     try:
         emitter.run()
     except CompileError as error:
         found.problems.append(f"{name}: {error}")
         return False
-    program = assemble(subject.graph, emitter.result(), graphs.CPU, "main")
+    program = assemble(subject.graph, emitter.result(), subject.target, "main")
     device = SimulatedDevice(idiom)
     seen = log.stat().st_size if log.exists() else 0
     place = f"{name} ({idiom})"

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import gpu_samples
 import graphs
-import numpy as np
 import torch
+from gpu_samples import Block, Short
 from torch import nn
 
 from npu_compiler.emit import Options
+from npu_compiler.target import Target, load_target
 from torch_ir import extract_ir
 from torch_ir.ir import IR
 
 if TYPE_CHECKING:
+    import numpy as np
     from op_graphs import Sample
+
+GPU = load_target("gpu")
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,10 @@ class Subject:
     atol: float = 1e-4
     faulty: bool = False
     options: Options | None = None
+    target: Target = graphs.CPU
 
 
-def of_sample(sample: Sample) -> Subject:
+def of_sample(sample: Sample, target: Target = graphs.CPU) -> Subject:
     """A sample case of an op's record."""
     arrays = sample.arrays()
     constant = sample.case.constant
@@ -49,26 +56,38 @@ def of_sample(sample: Sample) -> Subject:
         expected,
         max(sample.op.rtol, 1e-3),
         max(sample.op.atol, 1e-4),
+        target=target,
     )
 
 
 def of_module(
-    module: nn.Module, *example: torch.Tensor, options: Options | None = None, faulty: bool = False
+    module: nn.Module,
+    *example: torch.Tensor,
+    options: Options | None = None,
+    faulty: bool = False,
+    target: Target = graphs.CPU,
 ) -> Subject:
     """A module's graph after all passes, with these inputs."""
-    arrays = [tensor.numpy() for tensor in example]
-    graph = graphs.passed(extract_ir(module.eval(), example, output_names=["y"]))
+    arrays = [graphs.array(tensor) for tensor in example]
+    graph = graphs.passed(extract_ir(module.eval(), example, output_names=["y"]), target=target)
 
     def expected() -> dict[str, np.ndarray[Any, Any]]:
         with torch.no_grad():
-            return {"y": module(*example).numpy()}
+            return {"y": graphs.array(module(*example))}
 
-    weights = {key: value.numpy() for key, value in module.state_dict().items()}
+    weights = {key: graphs.array(value) for key, value in module.state_dict().items()}
     inputs = dict(zip(graph.inputs, arrays, strict=True))
-    half = any(array.dtype == np.float16 for array in (*arrays, *weights.values()))
+    dtypes = {str(array.dtype) for array in (*arrays, *weights.values())}
+    error = 5e-2 if "bfloat16" in dtypes else 1e-2 if "float16" in dtypes else None
+    tolerance = () if error is None else (error, error)
     return Subject(
-        graph, inputs, weights, expected, *((1e-2, 1e-2) if half else ()), options=options, faulty=faulty
+        graph, inputs, weights, expected, *tolerance, options=options, faulty=faulty, target=target
     )
+
+
+def of_half(model: type[nn.Module], dtype: torch.dtype) -> Subject:
+    """A model whose numbers are of 16 bits, for GPUs."""
+    return of_module(model().to(dtype), torch.randn(2, 3, 7, 8).to(dtype), target=GPU)
 
 
 class Indexing(nn.Module):
@@ -89,8 +108,47 @@ EXTRA: dict[str, Callable[[], Subject]] = {
     "faulty-indices": lambda: of_module(Indexing(), TABLE, torch.tensor([0, 5, -6]), faulty=True),
     "linear-float16": lambda: of_module(nn.Linear(7, 5).half(), torch.randn(3, 7).half()),
     "attention-capped": lambda: of_module(Capped(), torch.randn(1, 2, 3, 8)),
+    "attention-capped-lanes": lambda: of_module(Capped(), torch.randn(2, 2, 67, 8)),
     "linear-float16-weight": lambda: of_module(Narrow(), torch.randn(3, 7)),
+    "gpu-heads-bfloat16": lambda: of_module(Heads().bfloat16(), torch.randn(2, 9, 32).bfloat16(), target=GPU),
+    "gpu-log-softmax": lambda: of_module(nn.LogSoftmax(-1), torch.randn(3, 300), target=GPU),
+    "gpu-safe-softmax": lambda: of_module(SafeSoftmax(), torch.randn(3, 300), target=GPU),
+    "gpu-layer-norm": lambda: of_module(nn.LayerNorm(72), torch.randn(3, 72), target=GPU),
+    "gpu-norm-without-weight": lambda: of_module(
+        nn.LayerNorm(72, elementwise_affine=False).half(), torch.randn(3, 72).half(), target=GPU
+    ),
+    "gpu-sum-of-two-dims": lambda: of_module(SumOfTwo(), torch.randn(3, 9, 4, 70), target=GPU),
+    "gpu-linear-long": lambda: of_module(nn.Linear(4096, 6), torch.randn(1, 4096), target=GPU),
 }
+
+
+EXTRA |= {
+    f"gpu-{model.__name__.lower()}-{dtype}": partial(of_half, model, getattr(torch, dtype))
+    for model in (Block, Short)
+    for dtype in gpu_samples.HALVES
+}
+
+
+class Heads(nn.Module):
+    """Attention over its own input, behind a normalisation without a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix = nn.RMSNorm(32), nn.Linear(32, 96)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.mix(self.norm(x)).view(2, 9, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+class SumOfTwo(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum((1, 3))
+
+
+class SafeSoftmax(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch._safe_softmax(torch.where(x > 0, x, -torch.inf), -1)
 
 
 class Capped(nn.Module):

@@ -369,6 +369,14 @@ register(
                 _PLAIN,
                 values=("normal", "normal", "normal", "bool"),
             ),
+            # a query in each lane
+            Case(((2, 4, 33, 7), (2, 2, 67, 7), (2, 2, 67, 5), (1, 1, 1, 67)), _PLAIN),
+            Case(((2, 2, 67, 8), (2, 2, 65, 8), (2, 2, 65, 8), (2, 2, 67, 65)), _PLAIN),
+            Case(
+                ((2, 4, 34, 6), (2, 2, 34, 6), (2, 2, 34, 6), None, (2, 1, 34, 1), (1, 1, 34, 6), (34, 6)),
+                _PLAIN,
+                values=("normal", "normal", "normal", "normal", "index:34", "float16", "normal"),
+            ),
         ),
     )
 )
