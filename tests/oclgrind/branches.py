@@ -67,12 +67,15 @@ class Recorder:
         return sorted(self._environment.taken)
 
     def missing(self, taken: set[tuple[str, bool]], elsewhere: set[tuple[str, bool]]) -> Iterator[str]:
-        """The branches outside ``taken`` and ``elsewhere``, as lines for a reader; none of conditions met
-        ``elsewhere`` alone."""
+        """The branches outside ``taken`` and ``elsewhere``, as lines for a reader; none of templates and
+        conditions met ``elsewhere`` alone."""
         met = {condition for condition, _ in taken}
+        templates = {condition.partition(":")[0] for condition in met}
         others = {condition for condition, _ in elsewhere} - met
         for condition, text in self._environment.conditions.items():
-            for value in (True, False) if condition not in others else ():
+            if condition in others or (condition.partition(":")[0] not in templates and elsewhere):
+                continue
+            for value in (True, False):
                 if (condition, value) not in taken | elsewhere:
                     yield f"templates/{condition.rsplit(':', 1)[0]}: never {str(value).lower()}: {text}"
 

@@ -110,6 +110,9 @@ EXTRA: dict[str, Callable[[], Subject]] = {
     "attention-capped": lambda: of_module(Capped(), torch.randn(1, 2, 3, 8)),
     "attention-capped-lanes": lambda: of_module(Capped(), torch.randn(2, 2, 67, 8)),
     "linear-float16-weight": lambda: of_module(Narrow(), torch.randn(3, 7)),
+    "pool-of-a-large-window": lambda: of_module(
+        nn.Sequential(nn.Conv2d(8, 8, 1), nn.MaxPool2d(5, 2)), torch.randn(1, 8, 9, 11)
+    ),
     "gpu-heads-bfloat16": lambda: of_module(Heads().bfloat16(), torch.randn(2, 9, 32).bfloat16(), target=GPU),
     "gpu-log-softmax": lambda: of_module(nn.LogSoftmax(-1), torch.randn(3, 300), target=GPU),
     "gpu-safe-softmax": lambda: of_module(SafeSoftmax(), torch.randn(3, 300), target=GPU),
@@ -130,15 +133,19 @@ EXTRA |= {
 
 
 class Heads(nn.Module):
-    """Attention over its own input, behind a normalisation without a mean."""
+    """Attention over its own input, rounded where it is normalised, and a product of what comes out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.mix = nn.RMSNorm(32), nn.Linear(32, 96)
+        self.weight = nn.Parameter(torch.rand(32))
+        self.mix, self.out = nn.Linear(32, 96), nn.Linear(32, 24)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.mix(self.norm(x)).view(2, 9, 3, 2, 16).permute(2, 0, 3, 1, 4)
-        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        wide = x.float()
+        normed = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype)
+        q, k, v = self.mix(self.weight * normed).view(2, 9, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(y.transpose(1, 2).flatten(2))
 
 
 class SumOfTwo(nn.Module):
