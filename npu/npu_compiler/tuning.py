@@ -40,8 +40,9 @@ def _numbers(question: Question, *names: str) -> tuple[int, ...]:
 def _product_rule(question: Question) -> Choice:
     pixels, out, inner, taps, groups = _numbers(question, "pixels", "out", "inner", "taps", "groups")
     nv = panel_width(out) // 8
-    if question["op"] == "conv2d" and not question["gate"] and out % 24 == 0 and out % 16 and pixels > 50:
-        nv = 3  # 24 channels fill three vectors, and three quarters of two panels of two
+    if question["op"] == "conv2d" and not question["gate"] and pixels > 50:
+        # 24 and 40 channels fill three and five vectors, and less of two or three panels of two
+        nv = 3 if out % 24 == 0 and out % 16 else 5 if out == 40 else nv
     panels = groups * -(-out // (8 * nv))
     unroll = next(step for step in (4, 3, 2, 1) if inner % step == 0)
 
@@ -58,7 +59,7 @@ def _product_rule(question: Question) -> Choice:
     if pixels <= 50 and taps > 1 and panels >= MANY_PANELS:
         # 7 x 7 maps: 49 pixels fit 10 tiles; large panels pass the cache once
         return tile(5, -(-pixels // 5), split=True, prefetch=True)
-    mr = 4 if nv == 3 else 5 if 45 < pixels <= 50 else 6
+    mr = {3: 4, 5: 2}.get(nv, 5 if 45 < pixels <= 50 else 6)
     tiles = -(-pixels // mr)
     if panels >= MANY_PANELS and tiles <= 64:
         return tile(mr, tiles, prefetch=True)
@@ -67,7 +68,7 @@ def _product_rule(question: Question) -> Choice:
         return tile(mr, max(1, min(fitting, ITEM_ROWS // mr)), prefetch=True)
     even = max(1, min(tiles // 4, WORK_PER_ITEM // (mr * 8 * nv * inner * taps)))
     if taps == 1 and groups == 1:
-        return tile(mr, min(even, 8), "pixel")
+        return tile(mr, min(even, 48 // mr), "pixel")
     return tile(mr, even)
 
 
@@ -78,7 +79,7 @@ def _product_valid(choice: Choice, question: Question) -> bool:
     shared = question["op"] == "linear"  # its packed weight serves other programs of the model too
     return (
         1 <= mr <= max(1, pixels)
-        and (nv == panel_width(out) // 8 if shared else 1 <= nv <= 4 and 8 * (nv - 1) < out)
+        and (nv == panel_width(out) // 8 if shared else 1 <= nv <= 5 and 8 * (nv - 1) < out)
         and mr * nv + nv + 1 <= REGISTERS
         and 1 <= grain <= tiles
         and (not choice["split"] or (grain <= 64 and int(question["taps"]) > 1))
@@ -96,7 +97,7 @@ PRODUCT = declare(
     "product",
     {
         "mr": (1, 2, 3, 4, 5, 6, 7, 8, 10, 12),
-        "nv": (1, 2, 3),
+        "nv": (1, 2, 3, 5),
         "grain": (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 256),
         "order": ("panel", "pixel"),
         "split": (False, True),
