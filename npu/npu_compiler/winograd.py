@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: Elements between the end of a point's tiles and the next point, so that points do not share cache sets.
 SKEW = 16
 #: Channels that a work-item transforms.
-CHANNELS = 32
+CHANNELS = 64
 #: The weights' transform, by the outputs of a tile in one dimension.
 _G = {
     2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.float64) / 2,
