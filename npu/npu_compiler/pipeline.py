@@ -14,6 +14,7 @@ from npu_compiler.passes import fuse_norm as norms
 from npu_compiler.passes import fuse_rotary as rotary
 from npu_compiler.passes import join_linear as joins
 from npu_compiler.passes.assign_layouts import assign_layouts
+from npu_compiler.passes.chain_rows import chain_rows
 from npu_compiler.passes.complex_as_pairs import complex_as_pairs
 from npu_compiler.passes.decompose import decompose
 from npu_compiler.passes.eliminate_dead import eliminate_dead
@@ -66,6 +67,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_pointwise,  # takes what is left
     eliminate_dead,  # folded constants that nothing reads any more
     fuse_depthwise,  # after it: folded padding is no reader any more, activations are epilogues
+    chain_rows,  # after all fusion: its stages are kernels with all that they take in
     assign_layouts,  # last: it must see the final node boundaries
 )
 

@@ -18,7 +18,16 @@ from npu_runtime.dtypes import nbytes
 from npu_runtime.errors import DeviceError, InputError
 from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
-from npu_runtime.program import HOST_CHECKED, Buffer, BufferArg, CompiledProgram, IOSpec, ScalarArg, StateSpec
+from npu_runtime.program import (
+    HOST_CHECKED,
+    THREADS,
+    Buffer,
+    BufferArg,
+    CompiledProgram,
+    IOSpec,
+    ScalarArg,
+    StateSpec,
+)
 from npu_runtime.requirements import check_capabilities, check_sizes
 from npu_runtime.scratch import slots
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
@@ -171,7 +180,7 @@ class Executor:
     ) -> dict[str, NPUBuffer]:
         program, device = self.program, self.device
         arrays, shapes = accept(self._inputs, inputs, device, HOST_CHECKED if self._faults else None)
-        values = bind(program, shapes)
+        values = {**bind(program, shapes), THREADS: device.threads}
         check_weights(weights, device)
         sizes = self._bind_sizes(values)
         self._bind_weights(weights)

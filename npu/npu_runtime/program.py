@@ -17,6 +17,9 @@ HOST_CHECKED = 1 << 14
 
 FORMAT_VERSION = 2
 
+#: A symbol that steps may use and no input determines: how many threads (compute units) the device has.
+THREADS = "device_threads"
+
 #: A size: a number, or an expression over the program's symbols ("s0*3136 + 1"; + - * // % min max).
 Dim: TypeAlias = Union[int, str]
 

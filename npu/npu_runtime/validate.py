@@ -12,6 +12,7 @@ from npu_runtime.dtypes import ITEM_SIZE, is_integer, nbytes
 from npu_runtime.errors import FormatError
 from npu_runtime.faults import fault_buffer, slots
 from npu_runtime.program import (
+    THREADS,
     Buffer,
     BufferArg,
     CompiledProgram,
@@ -26,6 +27,7 @@ from npu_runtime.symbols import evaluate, evaluate_shape, unbound
 
 MAX_RANK = 16
 MAX_BYTES = 1 << 44
+MOST_THREADS = 1 << 16
 #: Scratch offsets are multiples of this, so that they can be sub-buffers everywhere.
 SCRATCH_ALIGNMENT = 512
 
@@ -93,7 +95,7 @@ class _Checker:
 
     def symbol_problems(self) -> Iterator[str]:
         for symbol in self.program.symbols:
-            if not _SYMBOL.fullmatch(symbol.name) or symbol.name in ("min", "max"):
+            if not _SYMBOL.fullmatch(symbol.name) or symbol.name in ("min", "max", THREADS):
                 yield f"{symbol.name!r} cannot name a symbol"
             if not 0 <= symbol.lower <= symbol.upper < 1 << 40:
                 yield f"symbol {symbol.name}: bounds {symbol.lower} to {symbol.upper}"
@@ -254,13 +256,15 @@ def _unique(what: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _corners(program: CompiledProgram) -> list[Mapping[str, int]]:
-    """The symbols' values at both ends of their bounds: what sizes are checked for."""
+    """The symbols' values at both ends of their bounds: what sizes are checked for,
+    and with one thread and with many."""
     ends: list[Mapping[str, int]] = [
-        {symbol.name: symbol.lower for symbol in program.symbols},
-        {symbol.name: symbol.upper for symbol in program.symbols},
+        {**{symbol.name: symbol.lower for symbol in program.symbols}, THREADS: 1},
+        {**{symbol.name: symbol.upper for symbol in program.symbols}, THREADS: MOST_THREADS},
     ]
-    return ends if program.symbols else ends[:1]
+    return ends
 
 
 def _where(values: Mapping[str, int]) -> str:
-    return f" for {', '.join(f'{name} = {value}' for name, value in values.items())}" if values else ""
+    named = [f"{name} = {value}" for name, value in values.items() if name != THREADS]
+    return f" for {', '.join(named)}" if named else ""

@@ -43,6 +43,9 @@ class Decoder:
 #: Normalisation, product for queries, keys and values, cache (with the keys' rotation), attention (with that
 #: of queries), product with the residual; normalisation, gated product, product with the residual.
 LLAMA = 8
+#: Of these a prompt's normalisations and next product join the product before them (of 16 bits, where numbers
+#: are rounded in between, they do not).
+CHAINED = 3
 DECODERS = (
     Decoder("llama", "LlamaForCausalLM", LLAMA, dtype="bfloat16"),
     Decoder("smollm2", "LlamaForCausalLM", LLAMA, {"tie_word_embeddings": True}, quick=True),
@@ -74,4 +77,5 @@ def steps(decoder: Decoder, layers: int) -> dict[str, int]:
 def test_kernels_of_a_layer(decoder: Decoder) -> None:
     few, more = (steps(decoder, times * decoder.period) for times in (1, 2))
     found = {name: (more[name] - few[name]) / decoder.period for name in few}
-    assert found == {"prefill": decoder.kernels, "decode": decoder.kernels}
+    prefill = decoder.kernels - (CHAINED if decoder.dtype == "float32" else 0)
+    assert found == {"prefill": prefill, "decode": decoder.kernels}

@@ -93,6 +93,14 @@ def bottleneck(
     return call(run, X, w=w, d=d, b=values(4))
 
 
+def _block(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """A projection beside what the block was given, normalised, and a layer of two products behind it."""
+    x = F.layer_norm(F.linear(x, m.w, m.b) + given, (16,), m.b)
+    return F.linear(F.gelu(F.linear(x, m.u)), m.u.T) + x
+
+
+_BLOCK = {"w": values(16, 16), "b": values(16), "u": values(48, 16)}
+
 CASES: dict[str, PassCase] = {
     "complex_as_pairs_rotary": PassCase(
         "complex_as_pairs", call(rotated, values(3, 5, 2), turns=torch.polar(torch.ones(5), values(5)))
@@ -272,6 +280,24 @@ CASES: dict[str, PassCase] = {
     ),
     "fuse_pointwise_not_when_it_would_repeat_work": PassCase(
         "fuse_pointwise", call(lambda m, x, y: torch.exp(x) + y, values(5), values(3, 5)), False
+    ),
+    "chain_rows_encoder": PassCase("chain_rows", call(_block, values(26, 16), values(26, 16), **_BLOCK)),
+    "chain_rows_two_results": PassCase(
+        "chain_rows",
+        call(lambda m, x: (y := F.layer_norm(x, (16,)), F.linear(y, m.w)), values(26, 16), w=values(32, 16)),
+    ),
+    "chain_rows_not_of_few_rows": PassCase(
+        "chain_rows", call(_block, values(3, 16), values(3, 16), **_BLOCK), False
+    ),
+    "chain_rows_not_over_what_stands_between": PassCase(
+        "chain_rows",
+        call(lambda m, x: F.linear(F.linear(x, m.w).softmax(0), m.w), values(26, 16), w=values(16, 16)),
+        False,
+    ),
+    "chain_rows_not_of_odd_columns": PassCase(
+        "chain_rows",
+        call(lambda m, x: F.linear(F.layer_norm(x, (15,)), m.w), values(26, 15), w=values(16, 15)),
+        False,
     ),
     "assign_layouts_images": PassCase(
         "assign_layouts",
