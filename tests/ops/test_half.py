@@ -136,13 +136,14 @@ def test_weights_of_products_lie_on_the_device_once_and_in_16_bits(
     with torch.no_grad():
         expected = module.float()(inputs[0], inputs[1].float()).numpy()
     (got,) = (array.astype(np.float32) for array in ran.outputs.values())
-    np.testing.assert_allclose(got, expected, rtol=2 * ROUNDING[dtype], atol=ROUNDING[dtype])
+    rounded = 1 if program.target == "cpu" else 3  # what the model has in 16 bits, GPUs keep so
+    np.testing.assert_allclose(got, expected, 2 * rounded * ROUNDING[dtype], rounded * ROUNDING[dtype])
     assert ran.damage == []
 
 
 #: What PyTorch does not take in 16 bits, and what is refused: the neighbours of such numbers.
-#: Bits are those of a dtype: what rounding makes of them says nothing.
-NOT_IN_HALF = {"edges-quantile", "edges-nextafter", *(n for n in CALLS if n.startswith("complex-bits"))}
+#: Complex numbers and bits have no dtype of 16 bits.
+NOT_IN_HALF = {"edges-quantile", "edges-nextafter", *(n for n in CALLS if n.startswith("complex-"))}
 
 
 def _has_floats(name: str) -> bool:
@@ -175,10 +176,15 @@ def call_in_half(name: str, dtype: str) -> tuple[IR, Any, tuple[torch.Tensor, ..
     return ir, module, rounded, expected
 
 
+#: Programs that the calls are put into: one of all of them takes some drivers minutes.
+PROGRAMS = 12
+
+
 @pytest.mark.full
+@pytest.mark.parametrize("part", range(PROGRAMS))
 @pytest.mark.parametrize("dtype", HALVES)
-def test_calls_in_half_are_float32_rounded_once(dtype: str, guarded: graphs.GuardedDevice) -> None:
-    names = [n for n in sorted(CALLS.keys() - REFUSED.keys()) if _has_floats(n)]
+def test_calls_in_half_are_float32_rounded_once(dtype: str, part: int, guarded: graphs.GuardedDevice) -> None:
+    names = [n for n in sorted(CALLS.keys() - REFUSED.keys()) if _has_floats(n)][part::PROGRAMS]
     irs, arrays, weights, expected = {}, {}, {}, {}
     for name in names:
         ir, module, inputs, expected[name] = call_in_half(name, dtype)
