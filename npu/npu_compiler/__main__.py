@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def read_graph(path: Path) -> IR:
     """A graph from an IR file, or from its text form."""
-    return from_text(path.read_text(encoding="utf-8")) if path.suffix == ".txt" else IR.load(path)
+    return from_text(path.read_text(encoding="utf-8")) if path.suffix == ".txt" else IR.load(path).checked()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def rounded_operands(builder: Builder, node: Node) -> Node:
             return None
         spec = builder.spec(value)
         exact = spec.dtype == half or (not is_float(spec.dtype) and ITEM_SIZE[spec.dtype] == 1)
-        if exact or not (spec.rank or base in _ROUNDING):
+        single = not spec.rank and base not in _ROUNDING
+        if exact or (single and not ("div" in base and value == node.inputs[0])):
             return value
         near = builder.emit("cast", value, dtype=f"torch.{half}")
         return builder.emit("cast", near, dtype="torch.float32")

@@ -187,3 +187,16 @@ def test_a_text_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
     path.write_text(text.replace('"model_name": "Plain"', '"model_name": "\\ud800"'))
     with pytest.raises(IRError, match="surrogates"):
         IR.load(path)
+
+
+class Volume(torch.nn.Module):
+    def forward(self, x: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.grid_sample(x, grid, align_corners=False)
+
+
+@pytest.mark.parametrize("change", [{"padding_mode": 9}, {"padding_mode": -2}, {"interpolation_mode": -1}])
+def test_modes_that_do_not_exist_are_refused(change: dict[str, int]) -> None:
+    file = ir_to_dict(extract_ir(Volume(), (torch.randn(1, 2, 3, 4, 5), torch.rand(1, 2, 2, 2, 3))))
+    next(node for node in file["nodes"] if "grid_sampler" in node["name"])["attrs"] |= change
+    with pytest.raises(UnsupportedOpError, match=" ".join(map(str, *change.items()))):
+        compile_ir(file)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from aten_cases import CALLS
 from judged_nodes import judge, single_nodes
 
 from npu_compiler import compile_ir, partition
+from npu_compiler.__main__ import main
 from npu_compiler.coverage import coverage
 from torch_ir import IR, IRError, extract_ir
 from torch_ir.serialize import ir_from_dict, ir_to_dict
@@ -82,6 +85,17 @@ def test_whatever_reads_a_graph_checks_it(use: Callable[[IR], Any]) -> None:
     file["nodes"][0]["attrs"]["shape"] = [1, 2, 3]
     with pytest.raises(IRError, match="contradict what the graph says"):
         use(ir_from_dict(file))
+
+
+@pytest.mark.parametrize("command", [["coverage"], ["compile"], ["compile", "--to", "lower"]])
+def test_the_command_checks_a_file(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _file()
+    file["nodes"][0]["attrs"]["shape"] = [1, 2, 3]
+    (tmp_path / "main.ir.json").write_text(json.dumps(file))
+    assert main([command[0], str(tmp_path / "main.ir.json"), *command[1:]]) == 1
+    assert "contradict what the graph says" in capsys.readouterr().err
 
 
 def test_operands_of_several_dtypes_pass() -> None:

@@ -78,7 +78,7 @@ class Compared(torch.nn.Module):
                 torch.maximum(x, whole),
                 torch.where(x > 0, x, whole),
             ),
-            *(torch.remainder(x, 0.3), torch.fmod(x, 1e-3), x**3.7, x + whole.to(torch.uint8)),
+            *(torch.remainder(x, 0.3), torch.fmod(x, 1e-3), x**3.7, whole[0] / x, x + whole.to(torch.uint8)),
         )
 
 

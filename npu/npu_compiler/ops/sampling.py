@@ -14,6 +14,7 @@ from npu_compiler.ops.creation import full, positions
 from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.scattering import extreme
 from npu_compiler.ops.views import reshape, slice_dim, tensor_input
+from npu_compiler.shapes import require
 from torch_ir.expr import product
 from torch_ir.ir import Node
 
@@ -28,7 +29,9 @@ def lower_volume_sampler(b: Builder, node: Node) -> str:
     sizes = [as_int(size) for size in spatial]
     places = b.shape(grid)[1:-1]
     padding, corners = as_int(node.attrs["padding_mode"]), bool(node.attrs["align_corners"])
-    nearest = as_int(node.attrs["interpolation_mode"]) == 1
+    mode = as_int(node.attrs["interpolation_mode"])
+    require(mode in (0, 1) and padding in (0, 1, 2), f"interpolation_mode {mode}, padding_mode {padding}")
+    nearest = mode == 1
     at = []
     for axis, size in enumerate(sizes):
         g = reshape(b, slice_dim(b, grid, 4, 2 - axis, 1), (batch, 1, product(places)))
