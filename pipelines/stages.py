@@ -126,8 +126,8 @@ STAGES: tuple[Stage, ...] = (
         files=_target_file,
         knobs=("precision", "fallback", "compile"), templates=("ops", "lib"),
         code=("npu_compiler", "npu_runtime.program", "npu_runtime.npubin", "torch_ir.ir", "torch_ir.expr",
-              "torch_ir.serialize", "torch_ir.decompose", "torch_ir.tracing", "pipelines.compile",
-              "pipelines.tuning_files"),
+              "torch_ir.serialize", "torch_ir.file_entries", "torch_ir.decompose", "torch_ir.tracing",
+              "pipelines.compile", "pipelines.tuning_files"),
         libraries=("jinja2", "numpy", "ml_dtypes", "msgspec", "torch"), tuned=True, quick=True,
     ),
     Stage(
