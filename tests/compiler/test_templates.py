@@ -20,8 +20,8 @@ from npu_compiler.select import kernel_name
 from npu_compiler.target import load_target
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+from gpu_samples import half_samples
 from op_graphs import samples
-from test_gpu_targets import half_samples
 
 ROOT = Path(__file__).parents[2] / "templates"
 TEMPLATES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.cl.j2"))
