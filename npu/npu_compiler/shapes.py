@@ -51,6 +51,11 @@ def may_equal(left: Dim, right: Dim) -> bool:
     return not isinstance(difference, int) or difference == 0
 
 
+def may_expand(size: Dim, wanted: Dim) -> bool:
+    """Whether a dimension of ``size`` can be broadcast to ``wanted``."""
+    return size == 1 or may_equal(size, wanted)
+
+
 def same_count(left: Sequence[Dim], right: Sequence[Dim]) -> bool:
     """Whether shapes have as many elements; with symbols, where these are numbers that many others divide."""
     counts = product(left), product(right)

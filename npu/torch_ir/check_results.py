@@ -54,15 +54,11 @@ def _samples(ir: IR) -> list[Mapping[str, int]]:
             name: rng.randint(min(low + 2, high), min(high, low + _SPREAD))
             for name, (low, high) in ir.symbols.items()
         }
-        if all(_holds(evaluate(g.left, drawn), g.relation, evaluate(g.right, drawn)) for g in ir.guards):
+        if all(guard.holds(drawn) for guard in ir.guards):
             found.append(drawn)
         if len(found) == _SAMPLES:
             break
     return found
-
-
-def _holds(left: int, relation: str, right: int) -> bool:
-    return left == right if relation == "==" else left <= right
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def maximum(*dims: Dim) -> Dim:
     return _extreme("max", max, dims)
 
 
-def ceil_div(dim: Dim, divisor: int) -> Dim:
+def ceil_div(dim: Dim, divisor: Dim) -> Dim:
     """``dim / divisor`` rounded up."""
     return (dim + (divisor - 1)) // divisor
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TypeAlias, Union
 
 from torch_ir.errors import IRError
-from torch_ir.expr import Dim, Expr, product, symbols_of
+from torch_ir.expr import Dim, Expr, evaluate, product, symbols_of
 
 #: An argument of an operation that is not a tensor. dtypes are written "torch.float32", devices "cpu",
 #: complex numbers "(1+2j)".
@@ -149,6 +149,11 @@ class Guard:
     @property
     def symbols(self) -> frozenset[str]:
         return symbols_of(self.left) | symbols_of(self.right)
+
+    def holds(self, values: Mapping[str, int]) -> bool:
+        """Whether it does for these values of the symbols. Raises ``KeyError`` where one lacks."""
+        left, right = evaluate(self.left, values), evaluate(self.right, values)
+        return left == right if self.relation == "==" else left <= right
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from npu_compiler.passes.eliminate_dead import eliminate_dead
 from npu_runtime.errors import InputError
 from torch_ir import extract_ir
 from torch_ir.errors import IRError
-from torch_ir.expr import evaluate
 from torch_ir.ir import IR, Output, TensorSpec
 from torch_ir.printer import from_text, to_text
 
@@ -86,14 +85,13 @@ def by_guards(ir: IR, sizes: Sequence[Arrays]) -> tuple[tuple[Arrays, ...], tupl
     """The inputs whose sizes keep ``ir``'s guards, and those whose sizes do not."""
 
     def kept(given: Arrays) -> bool:
-        n = {
+        values = {
             str(dim): size
             for name, spec in ir.inputs.items()
             for dim, size in zip(spec.shape, given[name].shape, strict=True)
             if str(dim) in ir.symbols
         }
-        ends = [(evaluate(g.left, n), g.relation, evaluate(g.right, n)) for g in ir.guards]
-        return all(left == right if by == "==" else left <= right for left, by, right in ends)
+        return all(guard.holds(values) for guard in ir.guards)
 
     fits = [kept(given) for given in sizes]
     inputs = tuple(given for given, fit in zip(sizes, fits, strict=True) if fit)

@@ -13,7 +13,7 @@ from npu_compiler.ops.elementwise import cast
 from npu_compiler.ops.fused_attention import fits
 from npu_compiler.ops.norm import optional_input
 from npu_compiler.ops.views import permute, reshape, tensor_input
-from npu_compiler.shapes import may_equal, require
+from npu_compiler.shapes import may_equal, may_expand, require
 from torch_ir.expr import Dim, product
 from torch_ir.ir import Node
 
@@ -69,11 +69,11 @@ def _check_operands(b: Builder, node: Node, q: str, k: str, v: str, mask: str | 
     require(may_equal(width, height) and may_equal(columns, values), f"attention of {shapes}")
     if not node.attrs.get("enable_gqa"):
         heads = [shape[-3] for shape in shapes if len(shape) > 2]
-        fit = all(count == 1 or may_equal(count, heads[0]) for count in heads[1:])
+        fit = all(may_expand(count, heads[0]) for count in heads[1:])
         require(fit or heads[0] == 1, f"attention of {shapes} without enable_gqa")
     if mask is not None:
         pairs = zip(reversed(b.shape(mask)), (columns, rows), strict=False)
-        fit = all(size == 1 or may_equal(size, wanted) for size, wanted in pairs)
+        fit = all(may_expand(size, wanted) for size, wanted in pairs)
         require(fit, f"an attention mask of {b.shape(mask)} for {rows} queries and {columns} keys")
 
 
@@ -89,7 +89,7 @@ def _fused(b: Builder, node: Node, q: str, k: str, v: str, mask: str | None) -> 
         return None
     if mask is not None:  # one that is larger than the queries makes more results than there are queries
         pairs = zip(b.shape(mask)[-3::-1], b.shape(q)[-3::-1], strict=False)
-        if not all(size == 1 or may_equal(size, wanted) for size, wanted in pairs):
+        if not all(may_expand(size, wanted) for size, wanted in pairs):
             return None
     given = node.attrs.get("scale")
     scale = 1 / math.sqrt(as_int(b.shape(q)[-1])) if given is None else float(as_number(given))

@@ -188,7 +188,7 @@ def _emit(e: Emitter, node: Node) -> None:
         node=node,
         shown={"n": len(stages)},
         args=[*chain.uses.values(), ScalarUse(count), ScalarUse(rows)],
-        global_size=((count + rows - 1) // rows,),
+        global_size=(ceil_div(count, rows),),
         local_size=(1,),
         cost=_cost(e, node, steps, specs),
     )
@@ -198,8 +198,8 @@ def rows_of(count: Dim) -> Dim:
     """How many of ``count`` rows a work-item takes: as many as its cache is meant for, or fewer, so that
     every thread of the device has work, and all of them as much."""
     threads = symbol(THREADS)
-    rounds = maximum(1, (count + (threads * MOST_ROWS - 1)) // (threads * MOST_ROWS))
-    share = (count + (threads * rounds - 1)) // (threads * rounds)
+    rounds = maximum(1, ceil_div(count, threads * MOST_ROWS))
+    share = ceil_div(count, threads * rounds)
     return maximum(1, share, minimum(LEAST_ROWS, ceil_div(count, 2)))
 
 

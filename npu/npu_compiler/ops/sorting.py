@@ -97,11 +97,10 @@ def sorted_along(b: Builder, x: str, dim: int, descending: bool = False) -> tupl
 def row_input(b: Builder, node: Node, dim: Any, whole: bool = False) -> tuple[str, int]:
     """The node's tensor with at least one dimension (``whole``: with one alone), and ``dim`` in it."""
     x = tensor_input(node)
-    if not whole:
-        wrap_dim(dim, len(b.shape(x)))
+    at = 0 if whole else wrap_dim(dim, len(b.shape(x)))
     if whole or not b.shape(x):
         return reshape(b, x, (product(b.shape(x)),)), 0
-    return x, wrap_dim(dim, len(b.shape(x)))
+    return x, at
 
 
 def at(b: Builder, x: str, dim: int, position: Dim) -> str:

@@ -3,16 +3,17 @@ on many rows: what one makes, the next finds in the core's cache, and threads me
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from npu_compiler.ctext import Step
 from npu_compiler.ops.row_chain import ROWS
-from npu_compiler.products import PANEL_TYPES
+from npu_compiler.products import LANES, PANEL_TYPES
 from npu_compiler.target import Target
 from npu_compiler.tuning import panel_width
 from npu_compiler.weights import constant_exprs
-from torch_ir.expr import Dim, bounds_of, product
-from torch_ir.ir import IR, Node
+from torch_ir.expr import Bounds, Dim, bounds_of, product
+from torch_ir.ir import IR, Node, TensorSpec
 
 #: Fewer rows do not repay that every work-item reads all weights; wider ones leave the cache.
 LEAST, WIDEST = 24, 2048
@@ -31,12 +32,12 @@ def chain_rows(ir: IR, target: Target) -> IR:
     """``linear(norm(linear(x)))`` and the like become one node, as far as nothing else comes between."""
     if target.group > 1:
         return ir
-    constants = constant_exprs(ir).keys()
+    constants, specs = constant_exprs(ir), ir.values()
     owner: dict[str, _Group] = {}
     groups: list[_Group] = []
     for node in ir.nodes:
         group = None
-        if _fits(ir, node, constants):
+        if _fits(node, specs, constants, ir.symbols):
             rows = product(node.out.shape[:-1])
             group = owner.get(str(node.inputs[0]))
             if group is None or group.closed or group.rows != rows:
@@ -51,7 +52,12 @@ def chain_rows(ir: IR, target: Target) -> IR:
     chains = [group.members for group in groups if _pays(group.members)]
     last = {members[-1].name: members for members in chains}
     dropped = {node.name for members in chains for node in members[:-1]}
-    nodes = [_chain(ir, last[n.name]) if n.name in last else n for n in ir.nodes if n.name not in dropped]
+    users, results = ir.users(), ir.results()
+    nodes = [
+        _chain(last[node.name], users, results) if node.name in last else node
+        for node in ir.nodes
+        if node.name not in dropped
+    ]
     return replace(ir, nodes=tuple(nodes))
 
 
@@ -59,32 +65,31 @@ def _pays(members: list[Node]) -> bool:
     return len(members) > 1 and any(node.op == "linear" for node in members)
 
 
-def _fits(ir: IR, node: Node, constants: object) -> bool:
+def _fits(node: Node, specs: Mapping[str, TensorSpec], constants: Container[str], symbols: Bounds) -> bool:
     """Whether the node can be a stage: its weights are known, and its rows many and not too wide."""
-    if node.op not in ROWS or node.outputs[0] in constants or node.out.dtype != "float32":  # type: ignore[operator]
+    if node.op not in ROWS or node.outputs[0] in constants or node.out.dtype != "float32":
         return False
-    values, place = ir.values(), ROWS[node.op]
+    place = ROWS[node.op]
     weights = [value for i, value in enumerate(node.inputs) if value is not None and i not in place]
-    x = values[str(node.inputs[0])]
+    x = specs[str(node.inputs[0])]
     widths = (x.shape[-1], node.out.shape[-1])
-    if not all(isinstance(width, int) and width % 8 == 0 and 0 < width <= WIDEST for width in widths):
+    if not all(isinstance(width, int) and width % LANES == 0 and 0 < width <= WIDEST for width in widths):
         return False
-    if not all(value in constants for value in weights) or x.dtype != "float32":  # type: ignore[operator]
+    if not all(value in constants for value in weights) or x.dtype != "float32":
         return False
-    if bounds_of(product(node.out.shape[:-1]), ir.symbols)[1] < LEAST:
+    if bounds_of(product(node.out.shape[:-1]), symbols)[1] < LEAST:
         return False
     if node.op == "norm":
         return node.attrs["count"] == 1 and not node.attrs.get("rounded")
     out = int(str(widths[1]))
-    packed = values[str(node.inputs[1])].dtype in PANEL_TYPES and out % panel_width(out) == 0
+    packed = specs[str(node.inputs[1])].dtype in PANEL_TYPES and out % panel_width(out) == 0
     return packed and x.rank > 1 and len(node.inputs) <= 4 and "norm_eps" not in node.attrs
 
 
-def _chain(ir: IR, members: list[Node]) -> Node:
+def _chain(members: list[Node], users: Mapping[str, Sequence[Node]], results: Container[str]) -> Node:
     """One node of what ``members`` do."""
     made = {node.outputs[0]: f"t{index}" for index, node in enumerate(members)}
-    inside, results = {node.name for node in members}, ir.results()
-    users = ir.users()
+    inside = {node.name for node in members}
     read = [
         value
         for value in made
