@@ -70,10 +70,10 @@ class Recorder:
         """The branches outside ``taken`` and ``elsewhere``, as lines for a reader; none of templates and
         conditions met ``elsewhere`` alone."""
         met = {condition for condition, _ in taken}
-        templates = {condition.partition(":")[0] for condition in met}
         others = {condition for condition, _ in elsewhere} - met
+        templates = {name.partition(":")[0] for name in others} - {name.partition(":")[0] for name in met}
         for condition, text in self._environment.conditions.items():
-            if condition in others or (condition.partition(":")[0] not in templates and elsewhere):
+            if condition in others or condition.partition(":")[0] in templates:
                 continue
             for value in (True, False):
                 if (condition, value) not in taken | elsewhere:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import graphs
@@ -51,17 +52,24 @@ def singles() -> torch.Tensor:
     return torch.cat([bits, between, *near, half])
 
 
-def test_every_number_is_converted_as_pytorch_does(guarded: graphs.GuardedDevice) -> None:
-    inputs = (every_number(torch.float16), every_number(torch.bfloat16), singles())
-    module = Conversions()
-    program = compile_ir(extract_ir(module, inputs, model_name="conversions"))
+def results(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], device: graphs.GuardedDevice
+) -> Iterator[tuple[str, np.ndarray[Any, Any], torch.Tensor]]:
+    """Each result's name, value and what PyTorch gives, of the same dtype; nothing else was written."""
+    program = compile_ir(extract_ir(module, inputs, model_name="module"))
     arrays = {spec.name: to_array(x) for spec, x in zip(program.input_specs, inputs, strict=True)}
-    ran = graphs.run(program, guarded, arrays, guarded=True)
+    ran = graphs.run(program, device, arrays, guarded=True)
+    assert ran.damage == []
     for spec, expected in zip(program.output_specs, module(*inputs), strict=True):
         got = ran.outputs[spec.name]
         assert str(expected.dtype) == f"torch.{got.dtype}", spec.name
-        np.testing.assert_array_equal(got.astype(np.float64), expected.double().numpy(), err_msg=spec.name)
-    assert ran.damage == []
+        yield spec.name, got.astype(np.float64), expected
+
+
+def test_every_number_is_converted_as_pytorch_does(guarded: graphs.GuardedDevice) -> None:
+    inputs = (every_number(torch.float16), every_number(torch.bfloat16), singles())
+    for name, got, expected in results(Conversions(), inputs, guarded):
+        np.testing.assert_array_equal(got, expected.double().numpy(), err_msg=name)
 
 
 class Compared(torch.nn.Module):
@@ -90,16 +98,9 @@ def test_operands_are_rounded_before_they_are_computed_with(
     numbers = [0.1, 0.3, 1.0, 65504.0, math.inf, -math.inf, math.nan, 3.0, 100.0, -7.5, 0.0, 1e-3]
     places = [65535, 1, 1, 65504, 65520, -65535, 3, 2049, 100, -257, 1, 32767]
     inputs = (torch.tensor(numbers, dtype=HALVES[dtype]), torch.tensor(places).to(whole), torch.tensor(0.1))
-    module = Compared()
-    program = compile_ir(extract_ir(module, inputs, model_name="compared"))
-    arrays = {spec.name: to_array(x) for spec, x in zip(program.input_specs, inputs, strict=True)}
-    ran = graphs.run(program, guarded, arrays, guarded=True)
-    for spec, expected in zip(program.output_specs, module(*inputs), strict=True):
-        got = ran.outputs[spec.name]
-        assert str(expected.dtype) == f"torch.{got.dtype}", spec.name
+    for name, got, expected in results(Compared(), inputs, guarded):
         rtol = 2 * ROUNDING[dtype] if expected.dtype.is_floating_point else 0
-        wide = got.astype(np.float64)
-        np.testing.assert_allclose(wide, expected.double().numpy(), rtol, 1e-7, err_msg=spec.name)
+        np.testing.assert_allclose(got, expected.double().numpy(), rtol, 1e-7, err_msg=name)
 
 
 class Tied(torch.nn.Module):
