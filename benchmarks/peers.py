@@ -113,8 +113,9 @@ class Child:
         return json.loads(line)
 
 
-def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup: int) -> list[PeerTime]:
-    """Times ``names`` in turns, in another order each round. Raises ``PeerError``."""
+def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup: float) -> list[PeerTime]:
+    """Times ``names`` in turns, in another order each round, after ``warmup`` seconds of turns that do not
+    count: all of them get faster by up to a tenth meanwhile. Raises ``PeerError``."""
     import tempfile
 
     import numpy as np
@@ -126,8 +127,10 @@ def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup:
             for name in names:
                 children.append(Child(name, work, Path(folder), cores))
             check_results(work, children)
-            for child in children:
-                child.run(warmup)
+            start = time.monotonic()
+            while time.monotonic() < start + warmup:
+                for child in children:
+                    child.run(repeats)
             samples: dict[str, list[list[float]]] = {name: [] for name in names}
             for number in range(rounds):
                 shift = number % len(children)
@@ -227,7 +230,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each peer (default: 10)")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs in a turn (default: 3)")
-    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument(
+        "--warmup", type=float, default=4, help="seconds of turns before those that count (default: 4)"
+    )
     parser.add_argument("--json", type=Path, help="also writes everything to this file")
     options = parser.parse_args(arguments)
     wanted = set(options.peers.split(","))
