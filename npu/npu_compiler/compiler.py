@@ -63,6 +63,7 @@ def compile_ir(
     program: str = "main",
     expose_values: bool = False,
     winograd: bool = True,
+    fuse_depthwise: bool = True,
     check_indices: bool = True,
     tuning: Tuning | None = None,
 ) -> CompiledProgram:
@@ -72,8 +73,9 @@ def compile_ir(
     that the graph must compute in ("float32", "float16", "bfloat16"; None: any); it is chosen at extraction.
     ``program`` is the name among the model's programs. With ``expose_values`` every value that survives
     fusion is an output as well, under its name in the graph. ``winograd``: whether 3x3 convolutions may use
-    F(4x4, 3x3) where it pays. ``check_indices``: whether a run raises an error where an index is out of range
-    (reading or writing elsewhere is impossible either way). ``tuning``: measured choices about kernels
+    F(4x4, 3x3) where it pays, ``fuse_depthwise``: whether a convolution and the depthwise one behind it may
+    be one kernel where that pays. ``check_indices``: whether a run raises an error where an index is out of
+    range (reading or writing elsewhere is impossible either way). ``tuning``: measured choices about kernels
     (``npu_compiler.tuned.load_tuning``); without it, rules choose.
 
     Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph
@@ -86,6 +88,7 @@ def compile_ir(
         program=program,
         expose_values=expose_values,
         winograd=winograd,
+        fuse_depthwise=fuse_depthwise,
         check_indices=check_indices,
         tuning=tuning,
     ).program
@@ -99,6 +102,7 @@ def compile_with_report(
     program: str = "main",
     expose_values: bool = False,
     winograd: bool = True,
+    fuse_depthwise: bool = True,
     check_indices: bool = True,
     tuning: Tuning | None = None,
     start_after: str | None = None,
@@ -116,7 +120,8 @@ def compile_with_report(
         lowered, dumps = run_passes(graph, device, start_after=start_after)
         if expose_values:
             lowered = _expose(lowered)
-        emitter = Emitter(lowered, device, Options(winograd, check_indices), tuning or Tuning())
+        options = Options(winograd, fuse_depthwise, check_indices)
+        emitter = Emitter(lowered, device, options, tuning or Tuning())
         emitter.run()
     except UnsupportedOpError as error:
         # it knows the nodes that one stage of the compiler refuses; a reader wants all of them at once

@@ -34,6 +34,8 @@ class Options:
     winograd: bool = True
     """Whether 3x3 convolutions may use Winograd's F(4x4, 3x3), which rounds differently (about 1e-6
     relative)."""
+    fuse_depthwise: bool = True
+    """Whether a convolution and the depthwise one behind it may be one kernel."""
     check_indices: bool = True
     """Whether a run raises an error where an index is out of range. Nothing outside a buffer is ever read or
     written; unchecked, such an index reads zeros and writes nothing."""

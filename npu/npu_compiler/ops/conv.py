@@ -204,6 +204,12 @@ register(
             _conv_case((1, 64, 31, 29), (48, 64, 1, 1), stride=(2, 2)),
             _conv_case((1, 8, 7, 7), (128, 8, 3, 3), padding=(1, 1, 1, 1)),
             _conv_case((1, 16, 5, 29), (16, 1, 3, 3), False, stride=(1, 5), groups=16),
+            *(  # images of one row, as convolutions over one dimension make them
+                _conv_case((2, channels, 1, length), (8 + channels, channels, 1, width), channels % 2 == 1,
+                           padding=(0, 0, width // 2, width // 2))
+                for channels, length in zip(range(1, 9), (7, 13, 29, 31, 113, 5, 3, 61), strict=True)
+                for width in (1, 3)
+            ),
             *(  # weights that are computed during the run
                 replace(case, constant=constant)
                 for case in (

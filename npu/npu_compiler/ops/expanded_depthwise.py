@@ -65,7 +65,7 @@ def _reference(torch: Any, x: Any, w: Any, bias: Any, d: Any, d_bias: Any, **att
 
 def _emit(e: Emitter, node: Node) -> None:
     first, second = parts_of(node, e.view(node.inputs[0]).spec, e.spec(str(node.inputs[1])))
-    if e.target.group == 1 and pays(e, first, second):
+    if e.target.group == 1 and e.options.fuse_depthwise and pays(e, first, second):
         emit_fused(e, node, first, second)
         return
     emit = op_def("conv").emit
