@@ -13,6 +13,7 @@ from npu_compiler import memory
 from npu_compiler.coverage import refusals
 from npu_compiler.emit import Emitted, Emitter, Options
 from npu_compiler.errors import CompileError, UnsupportedOpError
+from npu_compiler.output_bounds import output_bounds
 from npu_compiler.pipeline import MISSED, run_passes
 from npu_compiler.render import PRELUDE, render, template_closure
 from npu_compiler.select import BufferUse, KernelCall, Param, ScalarUse
@@ -205,7 +206,12 @@ def assemble(ir: IR, emitted: Emitted, target: Target, program: str) -> Compiled
             for name, spec in ir.inputs.items()
         ),
         output_specs=tuple(
-            IOSpec(output.name, _dims(values[output.value].shape), values[output.value].dtype)
+            IOSpec(
+                output.name,
+                _dims(values[output.value].shape),
+                values[output.value].dtype,
+                *output_bounds(ir, output.value),
+            )
             for output in ir.outputs
         ),
         states=tuple(state_spec(state) for state in ir.states.values()),

@@ -51,6 +51,16 @@ class Capability:
     reason: str = ""
 
 
+class Ticket(ABC):
+    """Work that was enqueued. Keep it until ``wait``: the memory of the host that the work reads and writes
+    is held by it."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Returns when the work is done, at once if it was waited for before. Raises ``DeviceError`` where
+        the device failed."""
+
+
 class Backend(ABC):
     """An opened device with one in-order queue. Everything on it is asynchronous until ``finish`` or
     ``read``."""
@@ -119,15 +129,25 @@ class Backend(ABC):
         """Binds argument ``index`` to an OpenCL ``int`` or ``long``."""
 
     @abstractmethod
+    def enqueue(
+        self,
+        launches: Sequence[Launch],
+        writes: Sequence[tuple[Memory, Bytes]] = (),
+        reads: Sequence[tuple[Memory, Bytes]] = (),
+    ) -> Ticket:
+        """Enqueues all in order, behind what was enqueued before, and does not wait. ``writes``: what to
+        write before the first, as ``write`` does; ``reads``: what to read behind the last, as ``read`` does:
+        both arrays belong to the device until the ticket was waited for. Raises ``DeviceError`` naming the
+        launch that was refused."""
+
     def launch(
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
         reads: Sequence[tuple[Memory, Bytes]] = (),
     ) -> None:
-        """Enqueues all in order and waits once, for the last. ``writes``: what to write before the first, as
-        ``write`` does; ``reads``: what to read behind the last, as ``read`` does. Raises ``DeviceError``
-        naming the launch that was refused."""
+        """As ``enqueue``, and waits once, for the last."""
+        self.enqueue(launches, writes, reads).wait()
 
     @abstractmethod
     def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:

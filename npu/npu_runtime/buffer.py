@@ -7,7 +7,7 @@ from types import EllipsisType
 
 import numpy as np
 
-from npu_runtime.backend import Backend, Bytes, Memory
+from npu_runtime.backend import Backend, Bytes, Memory, Ticket
 from npu_runtime.dtypes import ITEM_SIZE, Array, is_integer, nbytes, numpy_dtype, spec_text
 from npu_runtime.errors import InputError
 from npu_runtime.program import Dim, IOSpec
@@ -18,7 +18,7 @@ _HALF = ("float16", "bfloat16")
 class NPUBuffer:
     """A tensor on a device. Make one with ``from_numpy`` or ``zeros``; programs return them."""
 
-    __slots__ = ("__weakref__", "_copy", "_range", "device", "dtype", "memory", "shape")
+    __slots__ = ("__weakref__", "_copy", "_range", "_ticket", "device", "dtype", "memory", "shape")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class NPUBuffer:
         self.device = device
         self._range = value_range
         self._copy: Array | None = None
+        self._ticket: Ticket | None = None
 
     @classmethod
     def from_numpy(cls, array: object, device: Backend, spec: IOSpec | None = None) -> NPUBuffer:
@@ -74,6 +75,8 @@ class NPUBuffer:
         if isinstance(spec, IOSpec):
             check_spec(self.shape, self.dtype, spec)
         if self._copy is not None:
+            if self._ticket is not None:
+                self._ticket.wait()
             return self._copy.copy()
         out = np.empty(self.shape, numpy_dtype(self.dtype))
         self.device.read(self.memory, as_bytes(out))
@@ -84,6 +87,10 @@ class NPUBuffer:
         buffer that nothing writes any more."""
         self._copy = np.empty(self.shape, numpy_dtype(self.dtype))
         return as_bytes(self._copy)
+
+    def filled_by(self, ticket: Ticket) -> None:
+        """Says which work fills the copy: ``to_numpy`` waits for it."""
+        self._ticket = ticket
 
     def bounds(self) -> tuple[int, int] | None:
         """The smallest and largest value of an integer tensor; None for others and for empty ones."""

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
+from npu_runtime.accepting import accept, check_weights
 from npu_runtime.backend import Backend
 from npu_runtime.buffer import NPUBuffer, as_bytes, as_dense, to_array
 from npu_runtime.dtypes import Array
 from npu_runtime.errors import InputError
-from npu_runtime.executor import Executor, StepTime, accept, check_weights
+from npu_runtime.executor import Executor, StepTime
 from npu_runtime.npubin import digest
 from npu_runtime.program import FORMAT_VERSION, CompiledProgram, IOSpec, StateSpec, Symbol, Transform
 from npu_runtime.symbols import bind

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from npu_runtime import env, program_cache
-from npu_runtime.backend import Backend, Bytes, Capability, KernelHandle, Launch, Memory
+from npu_runtime.backend import Backend, Bytes, Capability, KernelHandle, Launch, Memory, Ticket
 from npu_runtime.drivers import visible_drivers
 from npu_runtime.errors import DeviceError, InputError, NoDeviceError
 
@@ -298,13 +298,15 @@ class Device(Backend):
                 f"{kernel.label}: argument {index} of {kernel.entry} cannot be {what}: {error}"
             ) from None
 
-    def launch(
+    def enqueue(
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
         reads: Sequence[tuple[Memory, Bytes]] = (),
-    ) -> None:
-        self._enqueue(launches, self._queue, writes, reads)
+    ) -> Ticket:
+        events = self._enqueue(launches, self._queue, writes, reads)
+        self._queue.flush()
+        return _Enqueued(self, events)
 
     def _enqueue(
         self,
@@ -325,15 +327,21 @@ class Device(Backend):
             for memory, out in reads:
                 if out.size:
                     events.append(copy(queue, out, memory.handle, is_blocking=False))
-            queue.finish()
         except self._cl.Error as error:
             where = (
                 f"{current.kernel.label}, global size {current.global_size}, local size {current.local_size}"
                 if current
-                else "waiting"
+                else "copies"
             )
             raise DeviceError(f"{self.name} refuses to run {where}: {error}") from None
         return events
+
+    def wait_for(self, events: list[Any]) -> None:
+        """Returns when the last of ``events``, and so all before it, is done."""
+        try:
+            events[-1].wait()
+        except self._cl.Error as error:
+            raise DeviceError(f"{self.name} failed while it ran what was enqueued: {error}") from None
 
     def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:
         if self._timed_queue is None:
@@ -342,10 +350,24 @@ class Device(Backend):
             )
         self.finish()
         events = self._enqueue(launches, self._timed_queue)
+        self._timed_queue.finish()
         return [(event.profile.start, event.profile.end) for event in events]
 
     def finish(self) -> None:
         self._queue.finish()
+
+
+@dataclass(slots=True, eq=False)
+class _Enqueued(Ticket):
+    """The events of what was enqueued in order."""
+
+    device: Device
+    events: list[Any]
+
+    def wait(self) -> None:
+        if self.events:
+            self.device.wait_for(self.events)
+            self.events = []
 
 
 def _build_message(log: str, text: str, device: str) -> str:

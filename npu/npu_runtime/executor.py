@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import prod
 
 from npu_runtime import env
-from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory
-from npu_runtime.buffer import NPUBuffer, as_bytes, as_dense, check_spec, value_range
+from npu_runtime.accepting import accept, check_weights
+from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory, Ticket
+from npu_runtime.buffer import NPUBuffer, as_bytes
 from npu_runtime.dtypes import nbytes
-from npu_runtime.errors import DeviceError, InputError
+from npu_runtime.errors import DeviceError
 from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
 from npu_runtime.program import (
@@ -73,6 +73,27 @@ class StepTime:
     start: int
     end: int
     values: Mapping[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A run that ``Executor.start`` enqueued. ``outputs`` may be inputs of what is enqueued next before
+    anybody waits for them. ``wait`` must be called, at the latest before the executor is used for something
+    else: an index out of range that nobody asked for is met by later runs."""
+
+    outputs: dict[str, NPUBuffer]
+    _ticket: Ticket | None = None
+    _faults: Faults | None = None
+    _seen: Bytes | None = None
+
+    def wait(self) -> None:
+        """Returns when the run is done. Raises ``InputError`` where kernels met an index out of range in it,
+        or in a run that it was enqueued behind, and ``DeviceError`` where the device failed."""
+        if self._ticket is not None:
+            self._ticket.wait()
+        if self._faults is not None and self._seen is not None:
+            faults, self._faults = self._faults, None
+            faults.check(self._seen)
 
 
 @dataclass(slots=True)
@@ -157,6 +178,13 @@ class Executor:
         with self._lock, self._timed(env.debug_level() >= env.KERNELS) as times:
             return self._run(inputs, weights, times)
 
+    def start(self, inputs: Mapping[str, object], weights: Weights) -> Running:
+        """As ``run``, but only enqueues: the caller waits. Arrays among the inputs may change at once."""
+        if env.debug_level() >= env.KERNELS:
+            return Running(self.run(inputs, weights))
+        with self._lock:
+            return self._enqueue(inputs, weights, copied=True)
+
     def run_timed(
         self, inputs: Mapping[str, object], weights: Weights
     ) -> tuple[dict[str, NPUBuffer], list[StepTime]]:
@@ -178,6 +206,42 @@ class Executor:
     def _run(
         self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
     ) -> dict[str, NPUBuffer]:
+        if times is None:
+            running = self._enqueue(inputs, weights)
+            running.wait()
+            return running.outputs
+        device = self.device
+        values, sizes, writes, made = self._bind_all(inputs, weights)
+        for write in writes:
+            device.write(*write)
+        spans = device.launch_timed(sizes.launches)
+        times += [StepTime(step, *span, values) for step, span in zip(sizes.steps, spans, strict=True)]
+        if self._faults is not None:
+            memory, seen = self._faults.fetch()
+            device.read(memory, seen)
+            self._faults.check(seen)
+        return made
+
+    def _enqueue(
+        self, inputs: Mapping[str, object], weights: Weights, copied: bool = False
+    ) -> Running:
+        """Enqueues a run; ``copied``: arrays among the inputs may change before it is done."""
+        _, sizes, writes, made = self._bind_all(inputs, weights)
+        if copied:
+            writes = [(memory, data.copy()) for memory, data in writes]
+        faults = [self._faults.fetch()] if self._faults is not None else []
+        small = [output for output in made.values() if output.nbytes <= _READ_ALONG]
+        reads = [*faults, *((output.memory, output.keep_copy()) for output in small)]
+        ticket = self.device.enqueue(sizes.launches, writes, reads)
+        for output in small:
+            output.filled_by(ticket)
+        return Running(made, ticket, self._faults, faults[0][1] if faults else None)
+
+    def _bind_all(
+        self, inputs: Mapping[str, object], weights: Weights
+    ) -> tuple[Mapping[str, int], _Sizes, list[tuple[Memory, Bytes]], dict[str, NPUBuffer]]:
+        """Sets every argument of every kernel; gives the symbols' values, what is launched, what to write
+        before, and the outputs."""
         program, device = self.program, self.device
         arrays, shapes = accept(self._inputs, inputs, device, HOST_CHECKED if self._faults else None)
         values = {**bind(program, shapes), THREADS: device.threads}
@@ -190,27 +254,14 @@ class Executor:
         made = {}
         for spec, shape in zip(program.output_specs, sizes.outputs, strict=True):
             memory = self._pool.take(device, max(1, nbytes(shape, spec.dtype)))
-            made[spec.name] = NPUBuffer(memory, shape, spec.dtype, device)
+            bounds = None if spec.lower is None or spec.upper is None else (spec.lower, spec.upper)
+            made[spec.name] = NPUBuffer(memory, shape, spec.dtype, device, bounds)
             self._pool.watch(made[spec.name])
         for buffer in self._buffers["output"]:
             self._bind(buffer.name, made[buffer.ref].memory)
-        if times is None:
-            reads = [self._faults.fetch] if self._faults is not None else []
-            small = [output for output in made.values() if output.nbytes <= _READ_ALONG]
-            reads += [(output.memory, output.keep_copy()) for output in small]
-            device.launch(sizes.launches, writes, reads)
-        else:
-            for write in writes:
-                device.write(*write)
-            spans = device.launch_timed(sizes.launches)
-            if self._faults is not None:
-                device.read(*self._faults.fetch)
-            times += [StepTime(step, *span, values) for step, span in zip(sizes.steps, spans, strict=True)]
         if self._changes:
             weights.note_changes(self._changes)
-        if self._faults is not None:
-            self._faults.check()
-        return made
+        return values, sizes, writes, made
 
     def _input_memory(self, buffer: Buffer, value: object, writes: list[tuple[Memory, Bytes]]) -> Memory:
         """Where an input lies; an array is added to what is written there before the first step."""
@@ -333,62 +384,3 @@ class Executor:
                 f"compiled for {device.kind!r} could be faster",
                 stacklevel=3,
             )
-
-
-def accept(
-    known: Mapping[str, IOSpec],
-    inputs: Mapping[str, object],
-    device: Backend,
-    scanned: int | None = None,
-) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
-    """The inputs by name, numpy ones converted, and their shapes. Raises ``InputError`` unless names, dtypes,
-    ranks and values are those of ``known``; values of inputs with more than ``scanned`` elements are not
-    looked at (None: of every input)."""
-    missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
-    if missing or unknown:
-        says = [
-            f"{what}: {', '.join(sorted(map(str, names)))}"
-            for what, names in (("missing", missing), ("unknown", unknown))
-            if names
-        ]
-        raise InputError(f"inputs do not fit the program ({'; '.join(says)}): it takes {', '.join(known)}")
-    arrays: dict[str, object] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, spec in known.items():
-        value = inputs[name]
-        if isinstance(value, NPUBuffer):
-            if value.device.domain != device.domain:
-                raise InputError(
-                    f"input {name!r} lies on {value.device.name!r}, the program runs on "
-                    f"{device.name!r}: make the buffer with that device"
-                )
-            check_spec(value.shape, value.dtype, spec)
-            arrays[name], shapes[name] = value, value.shape
-        else:
-            dense = as_dense(value, spec)
-            arrays[name], shapes[name] = dense, dense.shape
-        bounds = None
-        unbounded = spec.lower is None and spec.upper is None
-        if not unbounded and (scanned is None or prod(shapes[name]) <= scanned):
-            bounds = value.bounds() if isinstance(value, NPUBuffer) else value_range(dense)
-        if bounds and (
-            (spec.lower is not None and bounds[0] < spec.lower)
-            or (spec.upper is not None and bounds[1] > spec.upper)
-        ):
-            raise InputError(
-                f"input {name!r} has values from {bounds[0]} to {bounds[1]}: expected "
-                f"{spec.lower if spec.lower is not None else '...'} to "
-                f"{spec.upper if spec.upper is not None else '...'}"
-            )
-    return arrays, shapes
-
-
-def check_weights(weights: Weights, device: Backend) -> None:
-    """Raises ``InputError`` unless ``weights`` are ``Weights`` on ``device``."""
-    if not isinstance(weights, Weights):
-        raise InputError(f"weights is a {type(weights).__name__}: expected what load_weights returns")
-    if weights.device.domain != device.domain:
-        raise InputError(
-            f"the weights lie on {weights.device.name!r}: load them with the device of this executor, "
-            f"{device.name!r}"
-        )

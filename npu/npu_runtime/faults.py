@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from npu_runtime.backend import Backend, Bytes, Memory
-from npu_runtime.dtypes import nbytes
 from npu_runtime.errors import InputError
 from npu_runtime.program import Buffer, BufferArg, CompiledProgram, ScalarArg, Step
 from npu_runtime.symbols import evaluate
@@ -31,27 +30,27 @@ class Faults:
 
     def __init__(self, program: CompiledProgram, buffer: Buffer, device: Backend) -> None:
         self._device = device
-        self._seen = np.zeros(evaluate(buffer.nbytes, {}) // nbytes((), "int32"), np.int32)
+        self._size = evaluate(buffer.nbytes, {})
         self._steps = {
             slot: f"step {index} ({step.kernel}), which computes {', '.join(step.origin) or 'nothing named'}"
             for index, step in enumerate(program.steps)
             for slot in slots(step, buffer.name)
         }
         self.name = buffer.name
-        self.memory = device.allocate(self._seen.nbytes)
+        self.memory = device.allocate(self._size)
         device.zero(self.memory)
 
-    @property
     def fetch(self) -> tuple[Memory, Bytes]:
-        """What to read behind the last launch."""
-        return self.memory, self._seen.view(np.uint8)
+        """What to read behind the last launch, into an array of this run's own."""
+        return self.memory, np.zeros(self._size, np.uint8)
 
-    def check(self) -> None:
-        """Raises ``InputError`` naming the first step that met an index out of range, if any did."""
-        if not self._seen.any():
+    def check(self, seen: Bytes) -> None:
+        """Raises ``InputError`` naming the first step that met an index out of range, if any did: ``seen`` is
+        what ``fetch`` gave, filled. Runs that were enqueued behind that one meet what it left as well."""
+        if not seen.any():
             return
         self._device.zero(self.memory)
-        first = self._steps[int(np.flatnonzero(self._seen)[0])]
+        first = self._steps[int(np.flatnonzero(seen.view(np.int32))[0])]
         raise InputError(
             f"{first}: an index lies outside the dimension that it indexes. Nothing was read or written "
             "there, but no output of this run is right, and states that it changed must be reset: check "

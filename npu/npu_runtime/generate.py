@@ -15,6 +15,7 @@ The programs' inputs and outputs (B = 1):
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -23,6 +24,7 @@ import numpy as np
 from npu_runtime.buffer import NPUBuffer, as_bytes
 from npu_runtime.dtypes import Array, numpy_dtype
 from npu_runtime.errors import InputError
+from npu_runtime.executor import Executor, Running
 from npu_runtime.program import IOSpec, Symbol
 from npu_runtime.sampling import Sampler, Sampling
 from npu_runtime.symbols import evaluate
@@ -90,6 +92,10 @@ def generate(
     sequence: a prefill begins it anew, and two sequences at a time need a ``weights.new_state()`` each.
     Programs for several sequences at once (B above 1) are refused.
 
+    Where the device chooses the tokens (``token``, and its spec bounds it to tokens that the model has), a
+    step is enqueued before its token has been read: the token goes from one run's output to the next one's
+    input on the device, and a sequence that ends by a stop token or string has run a step too many.
+
     Raises ``InputError``, before anything runs, for an empty prompt, one longer than the cache, a token that
     the model does not have, an impossible setting, or programs that are not a decoder's; and while it runs
     where logits are not numbers.
@@ -114,28 +120,29 @@ def _pieces(
     bytes_of: Callable[[int], bytes] | None,
 ) -> Iterator[Piece]:
     sampler = Sampler(sampling, prompt)
-    outputs, count = loop.start(prompt), 0
-    while True:
-        token = loop.choose(outputs, sampler)
-        count += 1
-        if token in stop_tokens:
-            yield Piece(token, text.finish(), "stop")
-            return
-        new = text.push(bytes_of(token)) if bytes_of else ""
-        finish: Finish | None = None
-        if text.stopped:
-            finish = "stop"
-        elif count == max_tokens:
-            finish = "length"
-        elif loop.position == loop.room:
-            finish = "cache"
-        if finish is None:
+    ahead = loop.stays_on_device(sampler)
+    last, count = loop.start(prompt), 0
+    following: Running | None = None
+    try:
+        while True:
+            more = count + 1 != max_tokens and loop.position != loop.room
+            following = loop.follow(last) if ahead and more else None
+            token = loop.choose(last, sampler)
+            count += 1
+            if token in stop_tokens:
+                yield Piece(token, text.finish(), "stop")
+                return
+            new = text.push(bytes_of(token)) if bytes_of else ""
+            if text.stopped or not more:
+                finish: Finish = "stop" if text.stopped else "length" if count == max_tokens else "cache"
+                yield Piece(token, new + text.finish(), finish)
+                return
             yield Piece(token, new)
-            outputs = loop.step(token)
-            continue
-        new += text.finish()
-        yield Piece(token, new, "stop" if text.stopped else finish)
-        return
+            last = following or loop.step(token)
+    finally:
+        if following is not None:
+            with suppress(InputError):  # nobody asks for what it gives
+                following.wait()
 
 
 class _Loop:
@@ -150,6 +157,7 @@ class _Loop:
         self._last_token = min((bound for bound in bounds if bound is not None), default=min(sizes) - 1)
         self.room = _room(specs)
         self.position = 0
+        self._input_ids = specs["input_ids"]
         self._logits: Array = np.empty(0)
         self._step = {name: np.zeros(_shape(spec), numpy_dtype(spec.dtype)) for name, spec in specs.items()}
         self._mask = self._step.get("attention_mask", np.zeros((1, self.room), np.int64))
@@ -180,7 +188,7 @@ class _Loop:
             )
         return tokens.astype(np.int64)
 
-    def start(self, prompt: Array) -> dict[str, NPUBuffer]:
+    def start(self, prompt: Array) -> Running:
         """Runs the prompt from position 0: with ``prefill`` as far as that goes, the rest token by token."""
         first = prompt[: _longest(self._prefill.program, self._prompt_specs["input_ids"])]
         values = {
@@ -192,26 +200,43 @@ class _Loop:
             name: values[name].astype(numpy_dtype(spec.dtype))[None]
             for name, spec in self._prompt_specs.items()
         }
-        outputs = self._prefill.run(inputs, self._weights)
+        last = Running(self._prefill.run(inputs, self._weights))
         self._mask[:] = 0
         self._mask[:, : len(first)] = 1
         self.position = len(first)
         for token in prompt[len(first) :]:
-            outputs = self.step(int(token))
-        return outputs
+            last = self.step(int(token))
+        return last
 
-    def step(self, token: int) -> dict[str, NPUBuffer]:
+    def step(self, token: int) -> Running:
         """Runs ``token`` at the next position, which the cache has room for."""
         self._step["input_ids"][0, 0] = token
+        return Running(self._decode.run(self._next_inputs(), self._weights))
+
+    def follow(self, last: Running) -> Running:
+        """Enqueues a step for the token that ``last`` chooses, as ``step``."""
+        inputs = {**self._next_inputs(), "input_ids": last.outputs["token"]}
+        assert isinstance(self._decode, Executor)
+        return self._decode.start(inputs, self._weights)
+
+    def _next_inputs(self) -> dict[str, Array]:
+        """The decode program's inputs at the next position, but for the token."""
         self._mask[0, self.position] = 1
         for place in self._places:
             place.fill(self.position)
-        outputs = self._decode.run(self._step, self._weights)
         self.position += 1
-        return outputs
+        return self._step
 
-    def choose(self, outputs: Mapping[str, NPUBuffer], sampler: Sampler) -> int:
+    def stays_on_device(self, sampler: Sampler) -> bool:
+        """Whether every token can go from output to input on the device."""
+        both = self._prefill.program, self._decode.program
+        chosen = all(any(_fits(spec, self._input_ids) for spec in one.output_specs) for one in both)
+        return sampler.sampling.greedy and isinstance(self._decode, Executor) and chosen
+
+    def choose(self, last: Running, sampler: Sampler) -> int:
         """The next token, by the device where it has chosen the best."""
+        last.wait()
+        outputs = last.outputs
         if sampler.sampling.greedy and "token" in outputs:
             return int(outputs["token"].to_numpy().flat[-1])
         buffer = outputs["logits"]
@@ -236,6 +261,14 @@ def _known_inputs(name: str, executor: Runs, known: Sequence[str]) -> dict[str, 
                 "the model with batch 1"
             )
     return specs
+
+
+def _fits(output: IOSpec, ids: IOSpec) -> bool:
+    """Whether ``output`` is a token that needs no look before it is an input ``ids``."""
+    return output.name == "token" and output.dtype == ids.dtype and _shape(output) == _shape(ids) and (
+        output.lower is not None and output.lower >= (ids.lower or 0)
+        and output.upper is not None and (ids.upper is None or output.upper <= ids.upper)
+    )
 
 
 def _vocabulary(name: str, executor: Runs) -> int:

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory
+from npu_runtime.backend import Backend, Bytes, KernelHandle, Launch, Memory, Ticket
 from npu_runtime.errors import DeviceError
 
 _HEAD = re.compile(r"\b_?_?kernel\b((?:\s+__attribute__\s*\(\(.*?\)\)\)?)*)\s+void\s+(\w+)\s*\(", re.DOTALL)
@@ -55,6 +55,13 @@ class _Bound:
     parameters: list[_Parameter]
     areas: dict[int, tuple[_Area, str]] = field(default_factory=dict)
     scalars: dict[int, int] = field(default_factory=dict)
+
+
+class _Done(Ticket):
+    """Nothing is left to do."""
+
+    def wait(self) -> None:
+        return
 
 
 class NullDevice(Backend):
@@ -157,18 +164,19 @@ class NullDevice(Backend):
         parameter: _Parameter = kernel.handle.parameters[index]
         return parameter
 
-    def launch(
+    def enqueue(
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
         reads: Sequence[tuple[Memory, Bytes]] = (),
-    ) -> None:
+    ) -> Ticket:
         for memory, data in writes:
             self.write(memory, data)
         for launch in launches:
             self._launch(launch)
         for memory, out in reads:
             self.read(memory, out)
+        return _Done()
 
     def _launch(self, launch: Launch) -> None:
         kernel, local = launch.kernel, launch.local_size

@@ -40,8 +40,9 @@ class Symbol(Record, frozen=True):
 
 
 class IOSpec(Record, frozen=True):
-    """A program input or output: dense and row-major. ``lower`` and ``upper`` bound the values of an integer
-    input where a kernel relies on them (inclusive; None: unchecked)."""
+    """A program input or output: dense and row-major. ``lower`` and ``upper`` (inclusive) bound the values of
+    an integer input where a kernel relies on them, and tell those of an integer output; None: unchecked,
+    unknown."""
 
     name: str
     shape: tuple[Dim, ...]

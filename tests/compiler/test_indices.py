@@ -106,6 +106,26 @@ def test_a_fault_names_step_and_node(guarded: graphs.GuardedDevice) -> None:
         graphs.run(program, guarded, inputs)
 
 
+def test_a_fault_of_a_run_that_was_enqueued_is_met_when_it_is_waited_for(
+    guarded: graphs.GuardedDevice,
+) -> None:
+    program = _program("index_both", computed=True)
+    guarded.forget()
+    executor, weights = Executor(program, guarded), load_weights({}, program, guarded)
+    i = np.array([0, 9, 1])
+    inputs = {"table": TABLE.numpy(), "i": i, "j": np.array([0, 1, 2])}
+    running = [executor.start(inputs, weights)]
+    i[1] = 1  # the run has its own copy
+    running.append(executor.start(inputs, weights))
+    for run in running:  # the second is behind the first, which has left what nobody has asked for yet
+        with pytest.raises(InputError, match="computes index:"):
+            run.wait()
+    later = executor.start(inputs, weights)
+    later.wait()
+    (output,) = later.outputs.values()
+    np.testing.assert_array_equal(output.to_numpy(), TABLE[[0, 1, 1], [0, 1, 2]].numpy())
+
+
 def test_large_inputs_are_checked_on_the_device(guarded: graphs.GuardedDevice) -> None:
     class Lookup(torch.nn.Module):
         def forward(self, x: Tensor, i: Tensor) -> Tensor:

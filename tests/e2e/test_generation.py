@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_decoders import Decoder, tiny_decoder
 
-from npu_runtime import executor
+from npu_runtime import device, executor
 from npu_runtime.device import Device
 from npu_runtime.errors import InputError
 from npu_runtime.generate import Piece, Sampling, generate
@@ -63,28 +63,105 @@ def test_greedy_tokens_are_those_of_transformers(length: int, decoder: Decoder) 
     assert tokens(decoder, np.array([ids], np.int32), max_tokens=24) == wanted
 
 
+@cache
+def choosing() -> Decoder:
+    """Programs that give the best token as well."""
+    return tiny_decoder("LlamaForCausalLM", VOCABULARY, cache=CACHE, longest=LONGEST,
+                        outputs=("logits", "token"))
+
+
+class Queue:
+    """What is enqueued and waited for, in order: ("run", n), ("wait", n) for the nth run; the bytes that each
+    run has read, and how many it writes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.order: list[tuple[str, int]] = []
+        self.read: list[list[int]] = []
+        enqueue, wait = Device.enqueue, device._Enqueued.wait
+        numbers: dict[int, int] = {}
+        tickets = []
+
+        def enqueued(own: Device, launches: Any, writes: Any = (), reads: Any = ()) -> Any:
+            ticket = enqueue(own, launches, writes, reads)
+            tickets.append(ticket)  # kept, so that none has the number of another
+            numbers[id(ticket)] = len(self.read)
+            self.order.append(("run", len(self.read)))
+            self.read.append([out.size for _, out in reads])
+            return ticket
+
+        def waited(ticket: Any) -> None:
+            self.order.append(("wait", numbers[id(ticket)]))
+            wait(ticket)
+
+        patch.setattr(executor, "_READ_ALONG", 8)  # the logits of a true vocabulary are larger than that
+        patch.setattr(Device, "enqueue", enqueued)
+        patch.setattr(Device, "read", None)
+        patch.setattr(device._Enqueued, "wait", waited)
+
+
 def test_the_device_chooses_the_best_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    choosing = tiny_decoder("LlamaForCausalLM", VOCABULARY, cache=CACHE, longest=LONGEST,
-                            outputs=("logits", "token"))
-    assert [spec.name for spec in choosing.programs["decode"].output_specs] == ["logits", "token"]
+    decode = choosing().programs["decode"]
+    assert [(spec.name, spec.lower, spec.upper) for spec in decode.output_specs] == [
+        ("logits", None, None), ("token", 0, VOCABULARY - 1)]
     ids = prompt(7)
-    wanted = choosing.greedy(ids, 20)
-    sizes = []
-    launch = Device.launch
-
-    def spied(self: Device, launches: Any, writes: Any = (), reads: Any = ()) -> None:
-        sizes.append([out.size for _, out in reads])
-        launch(self, launches, writes, reads)
-
+    wanted = choosing().greedy(ids, 20)
     with monkeypatch.context() as only:
-        only.setattr(executor, "_READ_ALONG", 8)  # the logits of a true vocabulary are larger than that
-        only.setattr(Device, "launch", spied)
-        only.setattr(Device, "read", None)
-        assert tokens(choosing, ids, max_tokens=20) == wanted
-    assert sizes == [[8]] * 20
+        queue = Queue(only)
+        assert tokens(choosing(), ids, max_tokens=20) == wanted
+    assert queue.read == [[8]] * 20
     warm = Sampling(temperature=0.9, seed=5)
-    assert tokens(choosing, ids, max_tokens=9, sampling=warm) == tokens(
+    assert tokens(choosing(), ids, max_tokens=9, sampling=warm) == tokens(
         built("LlamaForCausalLM"), ids, max_tokens=9, sampling=warm)
+
+
+def test_a_step_is_enqueued_before_its_token_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as only:
+        queue = Queue(only)
+        stream = generate(choosing().prefill, choosing().decode, choosing().weights, prompt(7), max_tokens=9)
+        made = [next(stream).token for _ in range(3)]
+        # the prompt is run 0; the third token is run 2's, and run 3 is in the queue
+        assert max(number for what, number in queue.order if what == "wait") == 2
+        assert ("run", 3) in queue.order
+        made += [piece.token for piece in stream]
+    assert made == tokens(built("LlamaForCausalLM"), prompt(7), max_tokens=9)
+    for number in range(1, 8):
+        assert queue.order.index(("run", number + 1)) < queue.order.index(("wait", number))
+    assert len(queue.read) == 9
+
+
+@pytest.mark.parametrize(("ended", "wasted"), [("stop", 1), ("length", 0), ("cache", 0), ("closed", 1)])
+def test_at_most_one_step_is_wasted(ended: str, wasted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = prompt(CACHE - 5 if ended == "cache" else 7)
+    whole = tokens(built("LlamaForCausalLM"), ids, max_tokens=20)
+    settings: dict[str, Any] = {}
+    if ended == "stop":
+        settings["stop_tokens"] = [next(token for token in whole[3:] if whole.index(token) >= 3)]
+    if ended == "length":
+        settings["max_tokens"] = 4
+    with monkeypatch.context() as only:
+        queue = Queue(only)
+        stream = generate(choosing().prefill, choosing().decode, choosing().weights, ids, **settings)
+        made = [next(stream) for _ in range(5)] if ended == "closed" else list(stream)
+        stream.close()  # type: ignore[attr-defined]
+        assert {number for what, number in queue.order if what == "wait"} == set(range(len(queue.read)))
+    assert [piece.token for piece in made] == whole[: len(made)]
+    assert made[-1].finish == (None if ended == "closed" else ended)
+    assert len(queue.read) == len(made) + wasted + max(0, len(ids) - LONGEST)
+    assert tokens(choosing(), ids, max_tokens=6) == whole[:6]
+
+
+def test_tokens_that_might_be_none_of_the_models_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bounds on ``token`` nothing is enqueued ahead, and each is checked as any input."""
+    decode = choosing().programs["decode"]
+    specs = tuple(msgspec.structs.replace(spec, lower=None, upper=None) for spec in decode.output_specs)
+    program = msgspec.structs.replace(decode, output_specs=specs)
+    unbounded = executor.Executor(program, choosing().decode.device)
+    with monkeypatch.context() as only:
+        queue = Queue(only)
+        made = generate(choosing().prefill, unbounded, choosing().weights, prompt(7), max_tokens=5)
+        assert [piece.token for piece in made] == choosing().greedy(prompt(7), 5)
+    for number in range(4):
+        assert queue.order.index(("wait", number)) < queue.order.index(("run", number + 1))
 
 
 def test_repetition_penalty_is_that_of_transformers(decoder: Decoder) -> None:
@@ -144,7 +221,9 @@ def test_equal_seeds_give_equal_tokens(llama: Decoder) -> None:
     assert first != tokens(llama, prompt(7), max_tokens=16)
 
 
-def test_pieces_come_one_by_one(llama: Decoder) -> None:
+@pytest.mark.parametrize("made", [partial(built, "LlamaForCausalLM"), choosing])
+def test_pieces_come_one_by_one(made: Callable[[], Decoder]) -> None:
+    llama = made()
     stream: Iterator[Piece] = generate(llama.prefill, llama.decode, llama.weights, prompt(7))
     first = [next(stream).token for _ in range(3)]
     other = generate(llama.prefill, llama.decode, llama.weights.new_state(), prompt(21))

@@ -85,6 +85,9 @@ class OpDef:
     updates: int = 0
     """How many of its first inputs it changes in parts, leaving the others: ``Emitter.updated`` gives the
     outputs of as many memory, which may be those inputs' own."""
+    bounds: Callable[[Node, Specs], Sequence[tuple[Dim, Dim] | None]] | None = None
+    """The smallest and the largest value of each of its outputs, from the node and its inputs' specs, where
+    they are whole numbers between sizes."""
     half: bool = False
     """Whether it keeps the 16-bit dtype that the model computes it in as its attribute "half": tensor cores
     take operands of that dtype."""

@@ -15,7 +15,7 @@ from npu_compiler.ops.views import reshape, tensor_input
 from npu_compiler.pointwise import check_dtypes, index_type
 from npu_compiler.products import LANES, round_up
 from npu_compiler.select import BufferUse
-from torch_ir.expr import ceil_div, product
+from torch_ir.expr import Dim, ceil_div, product
 from torch_ir.ir import ITEM_SIZE, Node, TensorSpec
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ def _infer_arg(specs: Specs, attrs: Attrs) -> tuple[TensorSpec, ...]:
     assert x is not None
     shape = tuple(1 if i == dim else size for i, size in enumerate(x.shape))
     return TensorSpec(shape, x.dtype), TensorSpec(shape, "int64")
+
+
+def _bounds(node: Node, specs: Specs) -> tuple[None, tuple[Dim, Dim]]:
+    assert specs[0] is not None
+    return None, (0, specs[0].shape[as_int(node.attrs["dim"])] - 1)
 
 
 def _emit_arg(e: Emitter, node: Node) -> None:
@@ -117,6 +122,7 @@ register(
         _infer_arg,
         _reference_arg,
         emit=_emit_arg,
+        bounds=_bounds,
         cases=tuple(
             Case((shape,), {"dim": dim, "largest": largest}, ("float32", "int64"), layouts=layouts)
             for largest in (True, False)
