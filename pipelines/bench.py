@@ -22,7 +22,7 @@ from npu_runtime.device import Device
 from npu_runtime.dtypes import nbytes
 from npu_runtime.executor import Executor, StepTime
 from npu_runtime.profiler import Profiler
-from npu_runtime.program import CompiledProgram, Step, Transform
+from npu_runtime.program import THREADS, CompiledProgram, Step, Transform
 from npu_runtime.symbols import bind, evaluate, evaluate_shape
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines import roofline
@@ -244,7 +244,7 @@ def _bench_program(job: Job, name: str, device: Device) -> ProgramBench:
         runs = profiler.runs[1:]
     job.progress(f"{name}: first result of a fresh process")
     first, peak = first_result(job, name, inputs)
-    values = bind(program, shapes)
+    values = {**bind(program, shapes), THREADS: device.threads}
     first_shape = next(iter(shapes.values()))
     batch = first_shape[0] if first_shape else 1
     median, p10, p90 = (float(np.percentile(samples, percent)) for percent in (50, 10, 90))

@@ -281,6 +281,24 @@ class Emitter:
         if self._refusals:
             raise UnsupportedOpError(self.ir.name, tuple(self._refusals.values()))
 
+    def emit_where(self, share: Dim, nodes: Sequence[Node]) -> None:
+        """Emits ``nodes``, which the graph does not have, as kernels that run where ``share``, 0 or 1, is 1.
+        They stand in for others: rules choose about them, and no measurement is asked for."""
+        kept, first = (self._node, self.tuning, self.answers), len(self.calls)
+        self.tuning, self.answers = _RULES, {}
+        self._specs = {**self._specs, **{node.outputs[0]: node.out for node in nodes}}
+        for node in nodes:
+            self._emit(node)
+        self.calls[first:] = [
+            replace(
+                call,
+                global_size=(call.global_size[0] * share, *call.global_size[1:]),
+                cost=call.cost.times(share),
+            )
+            for call in self.calls[first:]
+        ]
+        self._node, self.tuning, self.answers = kept
+
     def _emit(self, node: Node) -> None:
         self._node = node.name
         op = op_def(node.op)

@@ -1,13 +1,60 @@
-"""How rows are shared among a device's threads."""
+"""Products and normalisations of the same rows: as one kernel where there are many, and how rows are shared
+among a device's threads."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from npu_compiler.ops.row_chain import MOST_ROWS, rows_of
+from npu_compiler.compiler import compile_with_report
+from npu_compiler.ops.row_chain import rows_of
+from npu_compiler.tuned import Tuning
+from npu_runtime.device import Device
+from npu_runtime.executor import Executor
 from npu_runtime.program import THREADS
-from npu_runtime.symbols import evaluate
+from npu_runtime.symbols import evaluate, evaluate_shape
+from npu_runtime.weight_loader import load_weights
+from torch_ir import extract_ir
 from torch_ir.expr import symbol
+
+
+class _Layer(torch.nn.Module):
+    """The second half of an encoder's layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.wide, self.narrow = torch.nn.Linear(32, 48), torch.nn.Linear(48, 32)
+        self.norm = torch.nn.LayerNorm(32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [1, rows, 32], as the result."""
+        x = self.norm(x)
+        return self.norm(x + self.narrow(F.gelu(self.wide(x))))
+
+
+@pytest.mark.parametrize("knobs", [{}, {"mr": 5}, {"most": 24}, {"least": 1, "most": 7}], ids=str)
+def test_many_rows_are_one_kernel_and_few_are_not(knobs: dict[str, int]) -> None:
+    layer, device = _Layer().eval(), Device()
+    x = torch.randn(1, 24 * device.threads + 29, 32)
+    ir = extract_ir(layer, (x,), dynamic_shapes={"x": {1: ("rows", 1, 4096)}})
+    (answer,) = [found for found in compile_with_report(ir).answers if found.space == "row_chain"]
+    tuning = Tuning(forced=((answer.key, {**answer.choice, **knobs}),))
+    program = compile_with_report(ir, tuning=tuning).program
+    executor = Executor(program, device)
+    weights = load_weights(
+        {key: value.detach().numpy() for key, value in layer.state_dict().items()}, program, device
+    )
+    for count in (1, 5, 24 * device.threads - 1, 24 * device.threads, x.shape[1]):
+        rows = x[:, :count]
+        got = executor.run({"x": rows.numpy()}, weights)[program.output_specs[0].name].to_numpy()
+        np.testing.assert_allclose(got, layer(rows).detach().numpy(), 2e-5, 2e-5)
+        values = {"rows": count, THREADS: device.threads}
+        launched = [step.kernel for step in program.steps if all(evaluate_shape(step.global_size, values))]
+        many = count >= 24 * device.threads or (knobs.get("least") == 1 and count >= device.threads)
+        assert [name.startswith("row_chain") for name in launched] == ([True] if many else [False] * 4)
 
 
 @pytest.mark.parametrize(
@@ -16,7 +63,6 @@ from torch_ir.expr import symbol
         (128, 2, 64),
         (128, 1, 64),
         (128, 8, 16),
-        (128, 64, 4),
         (130, 2, 33),
         (256, 3, 43),
         (2048, 2, 64),
@@ -28,6 +74,6 @@ from torch_ir.expr import symbol
 )
 def test_threads_have_as_many_rows_each(count: int, threads: int, rows: int) -> None:
     values = {"n": count, THREADS: threads}
-    found = evaluate(str(rows_of(symbol("n"))), values)
-    assert found == rows <= MOST_ROWS
-    assert evaluate(str(rows_of(count)), values) == rows
+    found = evaluate(str(rows_of(symbol("n"), 64)), values)
+    assert found == rows <= 64
+    assert evaluate(str(rows_of(count, 64)), values) == rows

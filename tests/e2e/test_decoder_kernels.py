@@ -10,10 +10,12 @@ import torch
 from tiny_decoders import decoder_programs
 
 from npu_compiler.compiler import compile_ir
+from npu_runtime.program import THREADS, CompiledProgram
+from npu_runtime.symbols import evaluate_shape
 from pipelines.extract import extract_program, share_states
 from pipelines.zoo.causal_lm import causal_lm
 
-CACHE = 32
+CACHE = 64
 SMALL: dict[str, Any] = {
     "vocab_size": 99,
     "hidden_size": 64,
@@ -61,7 +63,7 @@ DECODERS = (
 
 
 def steps(decoder: Decoder, layers: int) -> dict[str, int]:
-    """Kernels that each program runs."""
+    """Kernels that each program runs on a device of one thread, a prompt as long as can be."""
     settings = {**SMALL, **decoder.config, "num_hidden_layers": layers}
     graphs = {}
     for name, program in decoder_programs(CACHE, CACHE).items():
@@ -69,7 +71,12 @@ def steps(decoder: Decoder, layers: int) -> dict[str, int]:
             model = causal_lm(architecture=decoder.architecture, config=settings, max_cache=CACHE,
                               dtype=decoder.dtype)
         graphs[name] = extract_program("tiny", model, program, "meta")
-    return {name: len(compile_ir(ir).steps) for name, ir in share_states(graphs).items()}
+    return {name: launched(compile_ir(ir)) for name, ir in share_states(graphs).items()}
+
+
+def launched(program: CompiledProgram) -> int:
+    values = {**{symbol.name: symbol.upper for symbol in program.symbols}, THREADS: 1}
+    return sum(all(evaluate_shape(step.global_size, values)) for step in program.steps)
 
 
 @pytest.mark.parametrize("decoder", [

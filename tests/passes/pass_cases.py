@@ -281,22 +281,22 @@ CASES: dict[str, PassCase] = {
     "fuse_pointwise_not_when_it_would_repeat_work": PassCase(
         "fuse_pointwise", call(lambda m, x, y: torch.exp(x) + y, values(5), values(3, 5)), False
     ),
-    "chain_rows_encoder": PassCase("chain_rows", call(_block, values(26, 16), values(26, 16), **_BLOCK)),
+    "chain_rows_encoder": PassCase("chain_rows", call(_block, values(53, 16), values(53, 16), **_BLOCK)),
     "chain_rows_two_results": PassCase(
         "chain_rows",
-        call(lambda m, x: (y := F.layer_norm(x, (16,)), F.linear(y, m.w)), values(26, 16), w=values(32, 16)),
+        call(lambda m, x: (y := F.layer_norm(x, (16,)), F.linear(y, m.w)), values(53, 16), w=values(32, 16)),
     ),
     "chain_rows_not_of_few_rows": PassCase(
-        "chain_rows", call(_block, values(3, 16), values(3, 16), **_BLOCK), False
+        "chain_rows", call(_block, values(47, 16), values(47, 16), **_BLOCK), False
     ),
     "chain_rows_not_over_what_stands_between": PassCase(
         "chain_rows",
-        call(lambda m, x: F.linear(F.linear(x, m.w).softmax(0), m.w), values(26, 16), w=values(16, 16)),
+        call(lambda m, x: F.linear(F.linear(x, m.w).softmax(0), m.w), values(53, 16), w=values(16, 16)),
         False,
     ),
     "chain_rows_not_of_odd_columns": PassCase(
         "chain_rows",
-        call(lambda m, x: F.linear(F.layer_norm(x, (15,)), m.w), values(26, 15), w=values(16, 15)),
+        call(lambda m, x: F.linear(F.layer_norm(x, (15,)), m.w), values(53, 15), w=values(16, 15)),
         False,
     ),
     "assign_layouts_images": PassCase(

@@ -39,6 +39,10 @@ class Cost:
     bytes_read: Dim = 0
     bytes_written: Dim = 0
 
+    def times(self, count: Dim) -> Cost:
+        """Of so many calls."""
+        return Cost(self.flops * count, self.bytes_read * count, self.bytes_written * count)
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from npu_compiler.ops import Attrs, Case, Cost, OpDef, Specs, op_def, register
 from npu_compiler.pointwise import index_type
 from npu_compiler.products import LANES, TAILS, epilogue_lines, pack_bias, pack_panels
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.tuning import panel_width
+from npu_compiler.spaces import Choice
+from npu_compiler.tuning import CHAIN, panel_width
 from npu_compiler.views import View, reshape
 from npu_runtime.program import THREADS
 from torch_ir.expr import Dim, ceil_div, maximum, minimum, product, symbol
@@ -23,8 +25,6 @@ from torch_ir.ir import Attr, Node, TensorSpec
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
-#: Rows of a register tile; rows of a work-item: what it takes at most, and at least where there are enough.
-TILE, MOST_ROWS, LEAST_ROWS = 6, 64, 4
 #: Inputs of a stage that are rows, as its result is; the others are weights.
 ROWS = {"linear": (0, 3), "norm": (0,)}
 
@@ -61,8 +61,8 @@ def _reference(torch: Any, *inputs: Any, stages: Attr, results: Attr) -> Any:
 class _Chain:
     """The kernel's parameters as they are collected."""
 
-    def __init__(self, e: Emitter, node: Node) -> None:
-        self.e, self.node = e, node
+    def __init__(self, e: Emitter, node: Node, choice: Choice) -> None:
+        self.e, self.node, self.tile = e, node, int(choice["mr"])
         self.uses: dict[str, BufferUse] = {}
         self.elements: dict[str, str] = {}
         self.matrices: dict[str, View] = {}
@@ -106,7 +106,7 @@ class _Chain:
         if name in results:
             view = self.e.output(self.node, results.index(name))
         else:
-            view = self.e.scratch(f"{self.node.name}:{name}", spec)
+            view = self.e.scratch(_value(self.node, name), spec)
         self.matrices[name] = self._required(view)
         return self.matrices[name]
 
@@ -157,8 +157,8 @@ class _Chain:
             "y": self.place(self.made(index, spec), "rw"),
             "inner": inner,
             "out": out,
-            "mr": TILE,
-            "tail": TAILS[TILE],
+            "mr": self.tile,
+            "tail": TAILS[self.tile],
             "nv": wide // LANES,
             "unroll": next(number for number in (4, 3, 2, 1) if inner % number == 0),
             "weight": SHORT[stored],
@@ -166,17 +166,33 @@ class _Chain:
         }
 
 
+def _value(node: Node, name: str) -> str:
+    """The value that "i0", "t0" and so on are of the chain ``node``."""
+    if name[0] == "i":
+        return str(node.inputs[int(name[1:])])
+    results = _results(node.attrs["results"])
+    return node.outputs[results.index(name)] if name in results else f"{node.name}:{name}"
+
+
 def _emit(e: Emitter, node: Node) -> None:
     specs = _specs(node.attrs["stages"], [e.spec(value) if value else None for value in node.inputs])
     steps = unpack_body(node.attrs["stages"])
-    chain = _Chain(e, node)
+    _, stored = e.constant(str(node.inputs[int(str(_first_product(steps).operands[1])[1:])]))
+    count = product(node.out.shape[:-1])
+    widths = ",".join(
+        f"{step.op}:{specs[str(step.operands[0])].shape[-1]}x{specs[f't{index}'].shape[-1]}"
+        for index, step in enumerate(steps)
+    )
+    choice = e.choose(CHAIN, {"rows": e.bounds(count)[1], "stages": widths, "weight": SHORT[stored]})
+    many = minimum(1, count // (symbol(THREADS) * int(choice["least"])))
+    e.emit_where(1 - many, _apart(node, steps, specs))
+    chain = _Chain(e, node, choice)
     stages = [chain.stage(step, index, specs[f"t{index}"]) for index, step in enumerate(steps)]
     for stage, following in pairwise([stage for stage in stages if stage["product"]]):
         stage["next"] = following["w"]
     if index_type(e, list(chain.matrices.values())) != "int":
         raise Unsupported("rows of more than 2**31 elements", "lower the bounds of the dynamic dimensions")
-    count = product(node.out.shape[:-1])
-    rows = rows_of(count)
+    rows = rows_of(count, int(choice["most"]))
     e.call(
         "row_chain",
         "",
@@ -188,19 +204,39 @@ def _emit(e: Emitter, node: Node) -> None:
         node=node,
         shown={"n": len(stages)},
         args=[*chain.uses.values(), ScalarUse(count), ScalarUse(rows)],
-        global_size=(ceil_div(count, rows),),
+        global_size=(ceil_div(count, rows) * many,),
         local_size=(1,),
-        cost=_cost(e, node, steps, specs),
+        cost=_cost(e, node, steps, specs).times(many),
     )
 
 
-def rows_of(count: Dim) -> Dim:
-    """How many of ``count`` rows a work-item takes: as many as its cache is meant for, or fewer, so that
+def _first_product(steps: Sequence[Step]) -> Step:
+    return next(step for step in steps if step.op == "linear")
+
+
+def _apart(node: Node, steps: Sequence[Step], specs: dict[str, TensorSpec]) -> list[Node]:
+    """The stages as nodes of their own, which write the same memory."""
+    return [
+        replace(
+            node,
+            name=f"{node.name}:{index}",
+            op=step.op,
+            inputs=tuple(_value(node, str(name)) if name else None for name in step.operands),
+            outputs=(_value(node, f"t{index}"),),
+            outs=(specs[f"t{index}"],),
+            attrs=step.attrs,
+            origin=node.origin or (node.name,),
+        )
+        for index, step in enumerate(steps)
+    ]
+
+
+def rows_of(count: Dim, most: int) -> Dim:
+    """How many of ``count`` rows a work-item takes: ``most``, which its cache is meant for, or fewer, so that
     every thread of the device has work, and all of them as much."""
     threads = symbol(THREADS)
-    rounds = maximum(1, ceil_div(count, threads * MOST_ROWS))
-    share = ceil_div(count, threads * rounds)
-    return maximum(1, share, minimum(LEAST_ROWS, ceil_div(count, 2)))
+    rounds = maximum(1, ceil_div(count, threads * most))
+    return maximum(1, ceil_div(count, threads * rounds))
 
 
 def _cost(e: Emitter, node: Node, steps: Sequence[Step], specs: dict[str, TensorSpec]) -> Cost:
@@ -239,7 +275,7 @@ register(
         atol=2e-5,
         cases=(
             _case(
-                ((2, 13, 24), (32, 24), (32,), (2, 13, 32), (32,), (32,), (48, 32), (48,), (32, 48)),
+                ((2, 61, 24), (32, 24), (32,), (2, 61, 32), (32,), (32,), (48, 32), (48,), (32, 48)),
                 Step("linear", ("i0", "i1", "i2", "i3"), _ADD, "float32"),
                 Step("norm", ("t0", "i4", "i5"), _LAYER, "float32"),
                 Step("linear", ("t1", "i6", "i7"), _GELU, "float32"),
@@ -255,7 +291,7 @@ register(
                 constant=(1, 2),
             ),
             _case(
-                ((31, 40), (8, 40), (8,)),
+                ((113, 40), (8, 40), (8,)),
                 Step("linear", ("i0", "i1", ""), {}, "float32"),
                 Step("norm", ("t0", "", "i2"), _LAYER, "float32"),
                 results=("t1",),

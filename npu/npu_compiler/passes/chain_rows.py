@@ -15,8 +15,8 @@ from npu_compiler.weights import constant_exprs
 from torch_ir.expr import Bounds, Dim, bounds_of, product
 from torch_ir.ir import IR, Node, TensorSpec
 
-#: Fewer rows do not repay that every work-item reads all weights; wider ones leave the cache.
-LEAST, WIDEST = 24, 2048
+#: Fewer rows do not repay that both of two threads read all weights; wider ones leave the cache.
+LEAST, WIDEST = 48, 2048
 
 
 @dataclass
