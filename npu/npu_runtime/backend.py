@@ -78,6 +78,9 @@ class Backend(ABC):
     """Bytes of the largest memory that can be allocated."""
     shares_arenas: bool
     """Whether kernels take regions of one memory as readily as memories of their own."""
+    series_buffers: int = 0
+    """Buffers that a kernel may take which runs several steps, one work-item waiting for another; 0 where a
+    work-item that has begun may stop until others have ended."""
     domain: object
     """Backends of equal domain can use each other's memory."""
 

@@ -163,6 +163,10 @@ def _open(info: DeviceInfo, threads: int | None) -> tuple[Any, Any, Any]:
     return device, context, cl.CommandQueue(context)
 
 
+#: Drivers whose work-items of one run on a thread each, one after the other, from start to end.
+_THREADED = ("pocl",)
+
+
 class Device(Backend):
     """An OpenCL device.
 
@@ -186,6 +190,8 @@ class Device(Backend):
         self.largest = int(self._device.max_mem_alloc_size)
         # NVIDIA's driver takes 20 us more to launch a kernel that has regions among its arguments
         self.shares_arenas = self.vendor != "nvidia"
+        if self.kind == "cpu" and self.vendor in _THREADED:
+            self.series_buffers = max(0, int(self._device.max_parameter_size) // 8 - 3)
         self.domain = self._context
         env.debug(env.STAGES, f"device {info.selector}: {info.name}, {info.platform} {info.driver}")
 

@@ -29,7 +29,8 @@ from npu_runtime.program import (
     StateSpec,
 )
 from npu_runtime.requirements import check_capabilities, check_sizes
-from npu_runtime.scratch import slots
+from npu_runtime.scratch import places, slots
+from npu_runtime.series import ARENA, SeriesKernels
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
 from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
@@ -60,6 +61,10 @@ class _Sizes:
     launches: tuple[Launch, ...]
     steps: tuple[int, ...]
     """The step of each launch; steps without work-items have none."""
+    joined: tuple[Launch, ...]
+    """The launches with one for each series of steps."""
+    tables: tuple[tuple[Memory, Bytes], ...]
+    """What the series' memories must hold."""
     scalars: tuple[int, ...]
     """Values of the arguments that depend on symbols, in the order of ``Executor._scalars``."""
     outputs: tuple[tuple[int, ...], ...]
@@ -131,10 +136,9 @@ class Executor:
         self._warn_of_other_kind()
         check_sizes(program, device)
         check_capabilities(program, device)
-        module = device.build(
-            [(name, program.kernel_sources[name]) for name in source_order(program)],
-            [*_MACHINE_OPTIONS, *program.options],
-        )
+        self._options = (*_MACHINE_OPTIONS, *program.options)
+        sources = [(name, program.kernel_sources[name]) for name in source_order(program)]
+        module = device.build(sources, self._options)
         self._kernels = [
             device.kernel(module, step.kernel, f"step {index} ({step.kernel})")
             for index, step in enumerate(program.steps)
@@ -148,6 +152,7 @@ class Executor:
         self._sizes: OrderedDict[tuple[int, ...], _Sizes] = OrderedDict()
         self._staging: dict[str, Memory] = {}
         self._pool = _Pool()
+        self._series: SeriesKernels | None = None
         self._buffers = {
             kind: [buffer for buffer in program.buffers if buffer.kind == kind]
             for kind in ("input", "output", "weight", "state", "scratch")
@@ -188,7 +193,7 @@ class Executor:
     def run_timed(
         self, inputs: Mapping[str, object], weights: Weights
     ) -> tuple[dict[str, NPUBuffer], list[StepTime]]:
-        """As ``run``; gives also when each step ran, by the device's clock."""
+        """As ``run``; gives also when each step ran, by the device's clock. Every step is launched alone."""
         times: list[StepTime] = []
         with self._lock:
             return self._run(inputs, weights, times), times
@@ -232,7 +237,7 @@ class Executor:
         faults = [self._faults.fetch()] if self._faults is not None else []
         small = [output for output in made.values() if output.nbytes <= _READ_ALONG]
         reads = [*faults, *((output.memory, output.keep_copy()) for output in small)]
-        ticket = self.device.enqueue(sizes.launches, writes, reads)
+        ticket = self.device.enqueue(sizes.joined, writes, reads)
         for output in small:
             output.filled_by(ticket)
         return Running(made, ticket, self._faults, faults[0][1] if faults else None)
@@ -302,6 +307,8 @@ class Executor:
             self._current = None
             for (slot, arg), value in zip(self._scalars, sizes.scalars, strict=True):
                 self.device.set_scalar(slot.kernel, slot.index, value, arg.ctype)
+            for table in sizes.tables:
+                self.device.write(*table)
             self._current = key
         return sizes
 
@@ -312,9 +319,14 @@ class Executor:
             if all(global_size):
                 launches.append(Launch(kernel, global_size, step.local_size))
                 steps.append(index)
+        joined, tables = (
+            (launches, ()) if self._series is None else self._series.shorten(launches, steps, values)
+        )
         return _Sizes(
             tuple(launches),
             tuple(steps),
+            tuple(joined),
+            tables,
             tuple(evaluate(arg.value, values) for _, arg in self._scalars),
             tuple(evaluate_shape(spec.shape, values) for spec in self.program.output_specs),
         )
@@ -342,32 +354,25 @@ class Executor:
         self._changes = tuple(self._states[name] for name in sorted(written))
 
     def _bind_scratch(self) -> None:
-        """Regions of one arena, or memories that buffers have one after the other. Offsets are stretched
-        where the device aligns regions more coarsely than they are: what did not overlap still does not."""
-        scratch = self._buffers["scratch"]
-        if not scratch:
-            return
-        alignment = self.device.alignment
-        stretch = 1
-        while any(buffer.offset * stretch % alignment for buffer in scratch):
-            stretch *= 2
-            if stretch > alignment:
-                raise DeviceError(
-                    f"{self.device.name} aligns memory to {alignment} bytes, which no scratch "
-                    "offset can be stretched to"
-                )
-        ends = [buffer.offset * stretch + max(1, evaluate(buffer.nbytes, {})) for buffer in scratch]
-        if max(ends) > self.device.largest or not self.device.shares_arenas:
+        """Regions of one arena, or memories that buffers have one after the other. In an arena, series of
+        steps get kernels of their own."""
+        scratch, device = self._buffers["scratch"], self.device
+        sizes = {buffer.name: max(1, evaluate(buffer.nbytes, {})) for buffer in scratch}
+        starts = places(scratch, device)
+        total = max((start + sizes[name] for name, start in starts.items()), default=1)
+        if total > device.largest or not device.shares_arenas:
             for slot in slots(scratch):
-                memory = self.device.allocate(slot.nbytes)
+                memory = device.allocate(slot.nbytes)
                 for buffer in slot.buffers:
                     self._bind(buffer.name, memory)
             return
-        arena = self.device.allocate(max(ends))
-        for buffer in scratch:
-            self._bind(
-                buffer.name, self.device.region(arena, buffer.offset * stretch, evaluate(buffer.nbytes, {}))
-            )
+        arena = device.allocate(total)
+        for name, start in starts.items():
+            self._bind(name, device.region(arena, start, sizes[name]))
+        self._series = SeriesKernels(self.program, device, self._options, starts)
+        for name, kernel, index in self._series.slots():
+            self._slots.setdefault(name, []).append(_Slot(kernel, index, "rw"))
+        self._bind(ARENA, arena)
 
     def _warn_of_other_kind(self) -> None:
         program, device = self.program, self.device

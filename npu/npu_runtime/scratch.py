@@ -1,10 +1,12 @@
-"""Which scratch buffers share a memory, where a program's arena is not one memory with regions."""
+"""Where scratch buffers lie: in one arena, or in memories that they have one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from npu_runtime.backend import Backend
+from npu_runtime.errors import DeviceError
 from npu_runtime.program import Buffer
 from npu_runtime.symbols import evaluate
 
@@ -34,3 +36,17 @@ def slots(buffers: Sequence[Buffer]) -> list[Slot]:
         slot.nbytes = max(slot.nbytes, size)
         slot.buffers.append(buffer)
     return made
+
+
+def places(buffers: Sequence[Buffer], device: Backend) -> dict[str, int]:
+    """Where buffers start in the arena. Offsets are stretched where ``device`` aligns regions more coarsely
+    than they are: what did not overlap still does not. Raises ``DeviceError`` where that does not help."""
+    alignment, stretch = device.alignment, 1
+    while any(buffer.offset * stretch % alignment for buffer in buffers):
+        stretch *= 2
+        if stretch > alignment:
+            raise DeviceError(
+                f"{device.name} aligns memory to {alignment} bytes, which no scratch offset can be "
+                "stretched to"
+            )
+    return {buffer.name: buffer.offset * stretch for buffer in buffers}
