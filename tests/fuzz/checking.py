@@ -128,13 +128,14 @@ def _differences(
         inputs = _given(subjects, [s.inputs[size] for s in subjects])
         ran = graphs.run(program, device, inputs, weights, guarded=True)
         for s in subjects:
+            tolerances = _tolerances(s.ir)
             if ran.damage:
                 found.setdefault(s.name, "; ".join(ran.damage))
             got = {o.name: ran.outputs[f"{s.name}.{o.name}"] for o in s.ir.outputs}
             wanted = list(_wanted(s, size, passed.get(s.name)))
             for source, expected in wanted:
                 for name, tensor in expected.items():
-                    problem = difference(got[name], graphs.array(tensor))
+                    problem = difference(got[name], graphs.array(tensor), tolerances[name])
                     if problem:
                         found.setdefault(s.name, f"{name} at size {size} against {source}: {problem}")
     return found
@@ -156,15 +157,25 @@ def _wanted(s: Subject, size: int, passed: IR | None) -> Iterator[tuple[str, Arr
         yield "the interpreter after all passes", interpret(passed, s.inputs[size], s.weights).outputs
 
 
-def difference(got: Array, expected: Array) -> str | None:
-    """How two results differ; None where they agree to the tolerance of their dtype, whole numbers and truth
-    values exactly."""
+def _tolerances(ir: IR) -> dict[str, float]:
+    """By output, the tolerance of the least precise dtype among the floating-point values it comes from: a
+    float32 gelu added to a float64 number is no more exact than float32."""
+    known = {name: TOLERANCE.get(getattr(torch, spec.dtype), 0.0) for name, spec in ir.values().items()}
+    for node in ir.nodes:
+        read = max((known[name] for name in node.inputs if name is not None), default=0.0)
+        known.update((name, max(known[name], read)) for name in node.outputs)
+    return {output.name: known[output.value] for output in ir.outputs}
+
+
+def difference(got: Array, expected: Array, tolerance: float = 0.0) -> str | None:
+    """How two results differ; None where they agree to ``tolerance`` (at least that of their dtype), whole
+    numbers and truth values exactly."""
     if (got.shape, got.dtype) != (expected.shape, expected.dtype):
         return f"{got.dtype}{got.shape} instead of {expected.dtype}{expected.shape}"
     if expected.dtype.kind in "iub":
         close = np.asarray(got == expected)
     else:
-        tolerance = TOLERANCE[getattr(torch, str(expected.dtype))]
+        tolerance = max(tolerance, TOLERANCE[getattr(torch, str(expected.dtype))])
         wide, exact = got.astype(np.float64), expected.astype(np.float64)
         scale = max(1.0, float(np.sqrt(np.mean(np.square(exact))))) if exact.size else 1.0
         close = np.isclose(wide, exact, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

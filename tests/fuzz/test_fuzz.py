@@ -27,6 +27,15 @@ input x : f32[n, 3]
 exp = aten.exp.default(x) : f32[n, 3]
 output exp = exp
 """
+MIXED = """ir mixed {ir_version=1}
+input x : f32[5, 12]
+input y : f64[12]
+gelu = aten.gelu.default(x) {approximate="tanh"} : f32[5, 12]
+add = aten.add.Tensor(gelu, y) : f64[5, 12]
+exp = aten.exp.default(y) : f64[12]
+output mixed = add
+output wide = exp
+"""
 CASES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
 
 
@@ -83,6 +92,18 @@ def test_differences_are_seen() -> None:
     assert "instead of" in str(checking.difference(x[:5], x))
     assert checking.difference(np.where(x == 3, np.nan, x).astype(np.float32), x) is not None
     assert "1 of 6" in str(checking.difference(np.arange(6) + (x == 3), np.arange(6)))
+
+
+def test_a_result_is_as_exact_as_what_it_comes_from(guarded: GuardedDevice) -> None:
+    """float32's gelu in a float64 sum; of a float64 alone, every digit counts."""
+    ir = from_text(MIXED)
+    assert checking._tolerances(ir) == {"mixed": 1e-4, "wide": 1e-10}
+    x, y = torch.linspace(-3, 3, 60).reshape(5, 12), torch.linspace(0, 1, 12, dtype=torch.float64)
+    exact = {"mixed": torch.nn.functional.gelu(x.double(), approximate="tanh") + y, "wide": y.exp()}
+    s = checking.Subject("mixed", ir, ({"x": x, "y": y},), {}, (exact,))
+    assert checking.differences([s], guarded) == {}
+    wrong = replace(s, eager=({**exact, "wide": y.exp() * (1 + 1e-8)},))
+    assert checking.differences([wrong], guarded)["mixed"].startswith("wide at size 0 against PyTorch")
 
 
 def test_a_failure_is_reduced_to_the_node_that_is_wrong(
