@@ -142,9 +142,15 @@ def test_weights_of_products_lie_on_the_device_once_and_in_16_bits(
     assert ran.damage == []
 
 
-#: What PyTorch does not take in 16 bits, and what is refused: the neighbours of such numbers.
-#: Complex numbers and bits have no dtype of 16 bits.
-NOT_IN_HALF = {"edges-quantile", "edges-nextafter", *(n for n in CALLS if n.startswith("complex-"))}
+#: What PyTorch does not take in 16 bits, and what is refused: the neighbours of such numbers. Complex numbers
+#: and bits have no dtype of 16 bits; numbers beyond float16 would be infinite, which no whole number is.
+NOT_IN_HALF = {
+    "edges-quantile",
+    "edges-nextafter",
+    "edges-cast_beyond",
+    "special-fake_quantize_channels",
+    *(n for n in CALLS if n.startswith("complex-")),
+}
 
 
 def _has_floats(name: str) -> bool:
@@ -192,13 +198,17 @@ def test_calls_in_half_are_float32_rounded_once(dtype: str, part: int, guarded: 
         irs[name] = ir
         arrays.update({f"{name}.{key}": to_array(x) for key, x in zip(ir.inputs, inputs, strict=True)})
         weights.update({f"{name}.{key}": to_array(x) for key, x in module.state_dict().items()})
-    ran = graphs.run(compile_ir(graphs.merge(irs)), guarded, arrays, weights, guarded=True)
+    program = compile_ir(graphs.merge(irs))
+    ran = graphs.run(program, guarded, arrays, weights, guarded=True)
     wrong = []
     for name, ir in irs.items():
         for output, wide in zip(ir.outputs, expected[name], strict=True):
-            got = ran.outputs[f"{name}.{output.name}"].astype(np.float64)
+            got, exact = ran.outputs[f"{name}.{output.name}"].astype(np.float64), wide.double().numpy()
             tolerance = 4 * ROUNDING[dtype]
-            if not np.allclose(got, wide.double().numpy(), tolerance, tolerance, equal_nan=True):
-                wrong.append(f"{name} {output.name}: {np.nanmax(np.abs(got - wide.double().numpy()))}")
+            largest = np.max(np.abs(exact), where=np.isfinite(exact), initial=1)
+            # what the model has in 16 bits, GPUs keep so between kernels: as large as the largest result
+            atol = tolerance * (1 if program.target == "cpu" else largest)
+            if not np.allclose(got, exact, tolerance, atol, equal_nan=True):
+                wrong.append(f"{name} {output.name}: {np.nanmax(np.abs(got - exact))}")
     assert not wrong
     assert ran.damage == []
