@@ -255,29 +255,35 @@ EXPANDED = declare(
 )
 
 
-def expanded_estimate(question: Question) -> float:
+def _fused(question: Question) -> Choice | None:
+    """How both run as one kernel, by the rule; None where they cannot."""
+    choice = _expanded_rule(question)
+    return choice if _expanded_valid(choice, question) else None
+
+
+def _repeated(choice: Choice, question: Question) -> float:
     """What fusing repeats, rows at the ends of strips, over what it saves, the bytes of the tensor between
     the convolutions, both as multiply-adds."""
-    inner, taps, channels, height, width, window, stride, out_height = _numbers(
-        question, "inner", "taps", "channels", "height", "width", "window_height", "stride", "out_height"
+    inner, taps, height, window, stride, out_height = _numbers(
+        question, "inner", "taps", "height", "window_height", "stride", "out_height"
     )
-    strips = -(-out_height // int(_expanded_rule(question)["rows"]))
-    repeated = (strips - 1) * max(0, window - stride) * width * channels * inner * taps
-    return repeated / (2 * 4 * height * width * channels * CACHE_BALANCE)
+    strips = -(-out_height // int(choice["rows"]))
+    repeated = (strips - 1) * max(0, window - stride) * inner * taps
+    return repeated / (2 * 4 * height * CACHE_BALANCE)
+
+
+def _expanded_form_rule(question: Question) -> Choice:
+    choice = _fused(question)
+    return {"form": "fused" if choice is not None and _repeated(choice, question) < 1 else "apart"}
 
 
 #: A convolution with the depthwise one behind it: as one kernel, or apart.
 EXPANDED_FORM = declare(
     "expanded_form",
     {"form": ("fused", "apart")},
-    lambda question: {
-        "form": "fused"
-        if expanded_estimate(question) < 1 and _expanded_valid(_expanded_rule(question), question)
-        else "apart"
-    },
+    _expanded_form_rule,
     lambda choice, question: (
-        choice["form"] == "apart"
-        or (choice["form"] == "fused" and _expanded_valid(_expanded_rule(question), question))
+        choice["form"] == "apart" or (choice["form"] == "fused" and _fused(question) is not None)
     ),
     ("ops/expanded_depthwise.cl.j2", "ops/conv_igemm.cl.j2", "ops/conv_depthwise.cl.j2"),
     leads=True,
