@@ -115,7 +115,7 @@ def _emit(e: Emitter, node: Node) -> None:
     tile = attention_tile(e, node, (width, value_width), queries, rows, lanes)
     whole = all(view.dtype == "float32" for view in (k, v))
     if group == 1 and whole and parts == 1 and rows == ROWS and most * groups > ROWS:
-        tile = _lanes_tile(mask, groups)
+        tile = _lanes_tile(mask, groups, vectors=lanes == LANES)
     symbols, symbol_args = e.symbol_args(
         [queries, k.shape[2], *(dim for view in everything for dim in (*view.strides, view.offset))]
     )
@@ -165,10 +165,10 @@ def _emit(e: Emitter, node: Node) -> None:
         _combine(e, node, made, out, parts)
 
 
-def _lanes_tile(mask: View | None, groups: int) -> AttentionTile:
+def _lanes_tile(mask: View | None, groups: int, *, vectors: bool) -> AttentionTile:
     """A query in each lane: the tile where there are more of them than the other kernel keeps apart."""
     uniform = mask is not None and mask.strides[2] == 0 and (groups == 1 or mask.strides[1] == 0)
-    params = {**LANES_TILE, "uniform": uniform}
+    params = {**LANES_TILE, "uniform": uniform, "vectors": vectors}
     return AttentionTile("lanes", "ops/attention_lanes.cl.j2", 1, LANES * LANES_TILE["wide"], params)
 
 
