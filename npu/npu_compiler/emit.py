@@ -135,13 +135,16 @@ class Emitter:
         ``order`` may say which dimension comes first in memory, and so on."""
         value, spec = node.outputs[index], node.outs[index]
         spec = replace(spec, dtype=self._halves.get(value, spec.dtype))
+        over = op_def(node.op).over
+        if over is not None and value in self._in_place and self.target.group == 1:
+            old = self.view(node.inputs[over])
+            if old == place(old.buffer, spec):
+                self._views[value] = old
+                return old
+        name, info = value, BufferInfo("scratch", "", views.nbytes(spec))
         if value in self._direct:
-            name, info = (
-                f"output:{self._direct[value]}",
-                BufferInfo("output", self._direct[value], spec.nbytes),
-            )
-        else:
-            name, info = value, BufferInfo("scratch", "", views.nbytes(spec))
+            name = f"output:{self._direct[value]}"
+            info = BufferInfo("output", self._direct[value], spec.nbytes)
         self.buffers[name] = info
         view = place(name, spec)
         if order and info.kind == "scratch":
@@ -183,9 +186,6 @@ class Emitter:
         answer = replace(self.tuning.answer(space, question), node=self._node)
         self.answers.setdefault(answer.key, answer)
         return answer.choice
-
-    # -- kernels
-    # ----------------------------------------------------------------------------------------------------
 
     def call(
         self,

@@ -10,8 +10,8 @@ from torch_ir.ir import IR, Node
 
 
 def in_place(ir: IR, constants: Container[str]) -> frozenset[str]:
-    """The outputs of nodes that change parts of an input which nothing reads any more once they have run, in
-    whatever shape.
+    """The outputs of nodes that change parts of an input, or write over one, which nothing reads any more
+    once they have run, in whatever shape.
 
     That input is a value made before, which is no result of the program; or a state's old value, where what
     the node makes of it is the state's next one, perhaps after other such changes.
@@ -31,8 +31,10 @@ def in_place(ir: IR, constants: Container[str]) -> frozenset[str]:
     def changed(value: str) -> str | None:
         """The root of the value that a node changes to make ``value``, where it is the last to read it."""
         node = producers[value]
-        place = node.outputs.index(value)
-        if place >= op_def(node.op).updates:
+        place, over = node.outputs.index(value), op_def(node.op).over
+        if over is not None and len(node.inputs) > over and node.inputs[over] is not None:
+            place = over
+        elif place >= op_def(node.op).updates:
             return None
         read = [root(given) for given in node.inputs if given is not None]
         first = root(str(node.inputs[place]))

@@ -59,6 +59,18 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], int]] = {
 }
 
 
+#: Convolutions `c` of one image, and how many of them write over what they add.
+RESIDUALS: dict[str, tuple[Callable[[Any, Any], Any], int]] = {
+    "block": (lambda c, x: (lambda a: c(c(c(a)) + a))(c(x)), 1),
+    "two_blocks": (lambda c, x: (lambda a: (lambda b: c(c(c(b)) + b))(c(c(a)) + a))(c(x)), 2),
+    "own_input": (lambda c, x: (lambda a: c(c(a) + a))(c(x)), 0),
+    "read_after": (lambda c, x: (lambda a: c(c(c(c(a)) + a)).sin() * a)(c(x)), 0),
+    "result": (lambda c, x: (lambda a: c(c(a)) + a)(c(x)), 0),
+    "program_input": (lambda c, x: c(c(c(x)) + x), 0),
+    "other_layout": (lambda c, x: (lambda a: c(c(c(a)) + a.transpose(2, 3)))(c(x)), 1),
+}
+
+
 class Held(nn.Module):
     """A call that may change the buffer ``held``."""
 
@@ -98,3 +110,33 @@ def test_runs_equal_pytorch_one_after_another(name: str, guarded: GuardedDevice)
             got.values(), expected if isinstance(expected, tuple) else [expected], strict=True
         ):
             np.testing.assert_allclose(found.to_numpy(), wanted.numpy(), 1e-5, 1e-5)
+
+
+class Convolutions(nn.Module):
+    """One convolution, called several times."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.conv, x)
+
+
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_a_convolution_writes_over_what_it_adds(name: str, guarded: GuardedDevice) -> None:
+    torch.manual_seed(0)
+    module = Convolutions(RESIDUALS[name][0]).eval()
+    x = torch.randn(1, 16, 13, 13)
+    ir = extract_ir(module, x, model_name=name)
+    lowered = passed(ir)
+    assert len(in_place(lowered, constant_exprs(lowered))) == RESIDUALS[name][1]
+    program = compile_ir(ir)
+    weights = load_weights({k: v.detach().numpy() for k, v in module.state_dict().items()}, program, guarded)
+    executor = Executor(program, guarded)
+    for _ in range(2):
+        found = executor.run({program.input_specs[0].name: x.numpy()}, weights)
+        np.testing.assert_allclose(
+            next(iter(found.values())).to_numpy(), module(x).detach().numpy(), 1e-4, 1e-5
+        )

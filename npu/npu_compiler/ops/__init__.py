@@ -92,6 +92,9 @@ class OpDef:
     bounds: Callable[[Node, Specs], Sequence[tuple[Dim, Dim] | None]] | None = None
     """The smallest and the largest value of each of its outputs, from the node and its inputs' specs, where
     they are whole numbers between sizes."""
+    over: int | None = None
+    """The input whose memory its output may have where nothing reads that input any more: its kernels read an
+    element of it just before they write the output's at the same place, and write none twice."""
     half: bool = False
     """Whether it keeps the 16-bit dtype that the model computes it in as its attribute "half": tensor cores
     take operands of that dtype."""
