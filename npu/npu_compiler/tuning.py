@@ -24,6 +24,8 @@ NOT_HIDDEN = 0.35
 #: Rows of a matrix that a work-item passes below a panel of weights, at most; the bytes of a core's own
 #: cache, in which both should stay.
 ITEM_ROWS, CACHE_BYTES = 132, 1 << 20
+#: Work-items that two threads should have, so that they end together.
+ITEMS = 12
 #: Outputs of a Winograd tile in one dimension, by the name of the form (and of the count of tiles).
 TILES = {"winograd2": 2, "winograd4": 4}
 
@@ -181,10 +183,47 @@ FORM = declare(
 )
 
 
+#: Bytes that a work-item may keep of a Winograd convolution's image and products, and bytes of its weights,
+#: which it reads again and again: they fit a core's own cache.
+POINT_BYTES, POINT_WEIGHTS = 1 << 18, 600_000
+
+
+def _winograd_rule(question: Question) -> Choice:
+    columns = int(question["columns"])
+    # a tile of fewer than four rows waits for its own sums
+    cost = {
+        mr: columns // mr * max(4, mr) + (max(4, columns % mr) if columns % mr else 0)
+        for mr in (6, 5, 4, 3, 2)
+    }
+    choice: Choice = {"whole": True, "rows": 1, "mr": min(cost, key=lambda mr: cost[mr])}
+    weights = 4 * (int(question["size"]) + 2) ** 2 * int(question["inner"]) * int(question["out"])
+    pays = weights <= POINT_WEIGHTS and columns >= 4 and int(question["strips"]) >= ITEMS
+    return {**choice, "whole": pays and _winograd_valid(choice, question)}
+
+
+def _winograd_valid(choice: Choice, question: Question) -> bool:
+    columns, inner, out, size, height = _numbers(question, "columns", "inner", "out", "size", "rows")
+    mr, rows = _numbers(choice, "mr", "rows")
+    nv = panel_width(out) // 8
+    kept = (size + 2) ** 2 * (rows * columns + 1) * (4 * inner + 32 * nv)
+    fits = 1 <= mr <= REGISTERS // nv - 2 and kept <= POINT_BYTES
+    return not choice["whole"] or (fits and columns >= 1 and 1 <= rows <= height and height % rows == 0)
+
+
+#: Winograd's form as one kernel whose work-items do ``rows`` rows of tiles each, with a register tile of
+#: ``mr`` tiles, or as two transforms with a product between them. Unknown rows and columns are 0.
+WINOGRAD = declare(
+    "winograd",
+    {"whole": (False, True), "mr": (2, 3, 4, 5, 6), "rows": (1, 2, 4)},
+    _winograd_rule,
+    _winograd_valid,
+    ("ops/winograd.cl.j2", "ops/winograd_whole.cl.j2", "ops/conv_igemm.cl.j2"),
+    leads=True,
+)
+
+
 #: Bytes of expanded rows that a work-item keeps, by the rule and at most: they fit a core's own caches.
 KEPT_BYTES, MOST_KEPT = 1 << 15, 1 << 17
-#: Work-items that two threads should have, so that they end together.
-ITEMS = 12
 
 
 def ring_rows(choice: Choice, question: Question) -> int:

@@ -14,16 +14,18 @@ import numpy as np
 
 from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Cost
+from npu_compiler.pointwise import index_type
 from npu_compiler.products import (
     LANES,
     epilogue_lines,
     igemm,
     is_vector_view,
+    pack_panels,
     pads_of,
     residual_view,
 )
 from npu_compiler.select import BufferUse, ScalarUse
-from npu_compiler.tuning import FORM, TILES
+from npu_compiler.tuning import FORM, TILES, WINOGRAD, panel_width
 from npu_compiler.views import View
 from npu_compiler.weights import const_expr
 from npu_runtime.program import WeightExpr
@@ -70,26 +72,32 @@ def form_of(e: Emitter, node: Node, x: View) -> int:
 
 def transform_weight(size: int, channels_out: int, channels_in: int, expr: WeightExpr) -> WeightExpr:
     """[O, I, 3, 3] -> G g G' as [points * O, I], for tiles of ``size`` x ``size`` outputs."""
+    rows = len(_G[size]) ** 2 * channels_out
+    return ["reshape", ["permute", _transformed(size, expr), [2, 3, 0, 1]], [rows, channels_in]]
+
+
+def _transformed(size: int, expr: WeightExpr) -> WeightExpr:
+    """[O, I, 3, 3] -> G g G' as [O, I, n, n]."""
     matrix = _G[size]
     left = const_expr(matrix.tobytes(), "float64", matrix.shape)
     right = const_expr(np.ascontiguousarray(matrix.T).tobytes(), "float64", matrix.shape[::-1])
-    product = ["matmul", ["matmul", left, expr], right]
-    return ["reshape", ["permute", product, [2, 3, 0, 1]], [len(matrix) ** 2 * channels_out, channels_in]]
+    return ["matmul", ["matmul", left, expr], right]
 
 
 def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
     """Emits input transform, a matrix product for each point and output transform, of tiles of ``size`` x
-    ``size`` outputs. ``x`` and ``y`` in vectors of channels."""
+    ``size`` outputs, in one to three kernels. ``x`` and ``y`` in vectors of channels."""
     batch, channels, height, width = x.shape
     _, out, out_height, out_width = y.shape
     inner, outer = int(str(channels)), int(str(out))
     rows, columns = ceil_div(out_height, size), ceil_div(out_width, size)
     tiles, points = batch * rows * columns, (size + 2) ** 2
     v_step, m_step = tiles * inner + SKEW, tiles * outer + SKEW
-    transformed = e.scratch(f"{node.name}:winograd.v", TensorSpec((points, v_step), x.dtype))
-    products = e.scratch(f"{node.name}:winograd.m", TensorSpec((points, m_step), x.dtype))
     (top, _), (left, _) = pads_of(node.attrs)
     residual = residual_view(e, node, y, vectors=True)
+    if _whole(e, node, x, y, residual, size):
+        return
+    transformed = e.scratch(f"{node.name}:winograd.v", TensorSpec((points, v_step), x.dtype))
     _call(
         e,
         node,
@@ -113,6 +121,7 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
         (ceil_div(inner, CHANNELS), rows, batch),
         Cost(tiles * inner * points * 4, x.spec.nbytes, tiles * points * inner * 4),
     )
+    products = e.scratch(f"{node.name}:winograd.m", TensorSpec((points, m_step), x.dtype))
     plain = replace(node, inputs=(node.inputs[0], node.inputs[1]), attrs={})
     igemm(
         e,
@@ -156,6 +165,71 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
         (ceil_div(outer, CHANNELS), rows, batch),
         Cost(tiles * outer * points * 3, tiles * points * outer * 4, y.spec.nbytes),
     )
+
+
+def _whole(e: Emitter, node: Node, x: View, y: View, residual: View | None, size: int) -> bool:
+    """Emits all three as one kernel, where that is the choice."""
+    batch, channels, height, width = x.shape
+    _, out, out_height, out_width = y.shape
+    inner, outer, points = int(str(channels)), int(str(out)), (size + 2) ** 2
+    rows, columns = ceil_div(out_height, size), ceil_div(out_width, size)
+    choice = e.choose(
+        WINOGRAD,
+        {
+            "rows": rows if isinstance(rows, int) else 0,
+            "columns": columns if isinstance(columns, int) else 0,
+            "strips": e.bounds(batch * rows)[0],
+            "size": size,
+            "inner": inner,
+            "out": outer,
+        },
+    )
+    if not choice["whole"] or index_type(e, [x, y]) != "int":
+        return False
+    nv, strip = panel_width(outer) // LANES, int(choice["rows"])
+    panels = -(-outer // (nv * LANES))
+    _, count, pack = pack_panels(1, outer, inner, (size + 2, size + 2), nv * LANES, x.dtype)
+    w = e.weight(str(node.inputs[1]), (count,), lambda expr: pack(_transformed(size, expr)))
+    buffers = [BufferUse(x.buffer, "r"), BufferUse(w.buffer, "r")]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        buffers.append(BufferUse(e.weight(bias, (outer,)).buffer, "r"))
+    (top, _), (left, _) = pads_of(node.attrs)
+    scalars: list[Dim] = [height, width, top, left, x.offset, x.strides[0], x.strides[2], x.strides[3]]
+    scalars += [out_height, out_width, outer, panels, y.offset, y.strides[3]]
+    if residual is not None:
+        buffers.append(BufferUse(residual.buffer, "r"))
+        scalars += [residual.offset, residual.strides[3]]
+    params: dict[str, object] = {
+        "size": size,
+        "mr": choice["mr"],
+        "nv": nv,
+        "TH": rows,
+        "TW": columns,
+        "rows": strip,
+        "IC": inner,
+        "unroll": 4,
+        "bias": bias is not None,
+        "residual": residual is not None,
+        "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
+    }
+    read = x.spec.nbytes + 4 * points * inner * outer + (0 if residual is None else y.spec.nbytes)
+    e.call(
+        "winograd",
+        "whole",
+        "ops/winograd_whole.cl.j2",
+        params,
+        node=node,
+        args=[*buffers, BufferUse(y.buffer, "w"), *(ScalarUse(value) for value in scalars)],
+        global_size=(rows // strip, batch),
+        local_size=(1, 1),
+        cost=Cost(
+            batch * rows * columns * points * (2 * inner * outer + 4 * inner + 3 * outer),
+            read,
+            y.spec.nbytes,
+        ),
+    )
+    return True
 
 
 def _call(

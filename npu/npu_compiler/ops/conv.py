@@ -196,9 +196,8 @@ register(
             _conv_case((2, 40, 9, 29), (24, 40, 3, 3), False, padding=(0, 2, 1, 1), residual=(2, 24, 9, 29)),
             _conv_case((2, 64, 9, 29), (72, 64, 3, 3), False, padding=(0, 2, 1, 1), residual=(2, 72, 9, 29)),
             _conv_case((1, 128, 3, 29), (128, 128, 3, 3), padding=(0, 1, 1, 1), residual=(1, 128, 2, 29)),
-            _conv_case((1, 64, 41, 45), (64, 64, 3, 3), padding=(1, 1, 1, 1), residual=(1, 64, 41, 45)),
+            _conv_case((1, 64, 45, 41), (24, 64, 3, 3), padding=(1, 1, 1, 1), residual=(1, 24, 45, 41)),
             _conv_case((2, 64, 47, 39), (40, 64, 3, 3), False, padding=(0, 1, 2, 1)),
-            _conv_case((2, 128, 31, 29), (128, 128, 3, 3), padding=(1, 1, 1, 1), residual=(2, 128, 31, 29)),
             _conv_case((2, 5, 7, 9), (13, 5, 3, 3), residual=(2, 13, 5, 7)),
             _conv_case(
                 (1, 13, 7, 11), (13, 1, 3, 3), padding=(1, 1, 1, 1), groups=13, residual=(1, 13, 7, 11)
