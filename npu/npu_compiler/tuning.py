@@ -39,6 +39,13 @@ def _numbers(question: Question, *names: str) -> tuple[int, ...]:
     return tuple(int(question[name]) for name in names)
 
 
+def _even_grain(tiles: int, panels: int, most: int) -> int:
+    """How many tiles a work-item should do, ``most`` or fewer, so that two threads end together: the driver
+    gives one of them the first half of the work-items, and the short ones stand at the end."""
+    halves = {grain: grain * -(-(-(-tiles // grain) * panels) // 2) for grain in range(1, most + 1)}
+    return max(grain for grain, half in halves.items() if half <= 1.02 * min(halves.values()))
+
+
 def _product_rule(question: Question) -> Choice:
     pixels, out, inner, taps, groups = _numbers(question, "pixels", "out", "inner", "taps", "groups")
     nv = panel_width(out) // 8
@@ -70,7 +77,7 @@ def _product_rule(question: Question) -> Choice:
         return tile(mr, max(1, min(fitting, ITEM_ROWS // mr)), prefetch=True)
     even = max(1, min(tiles // 4, WORK_PER_ITEM // (mr * 8 * nv * inner * taps)))
     if taps == 1 and groups == 1:
-        return tile(mr, min(even, 48 // mr), "pixel")
+        return tile(mr, _even_grain(tiles, panels, min(even, 48 // mr)), "pixel")
     return tile(mr, even)
 
 
