@@ -28,6 +28,8 @@ from npu_runtime.symbols import evaluate, evaluate_shape
 
 #: The name of the memory that all scratch buffers are regions of.
 ARENA = "arena"
+#: A series' kernel.
+ENTRY = "npu_series"
 #: Steps that a series has at least, and different kernels at most: a driver compiles them as one function.
 FEWEST, MOST_KINDS = 4, 40
 #: Work-items that a step may have: each costs a call here, where drivers compute several at a time.
@@ -151,8 +153,8 @@ def _as_function(entry: str, source: str) -> str | None:
     return re.sub(head, f"static void {entry}({ids}, ", source)
 
 
-def source_of(program: CompiledProgram, series: Series, entry: str) -> str:
-    """OpenCL C of the kernel ``entry`` that goes through ``series``."""
+def source_of(program: CompiledProgram, series: Series) -> str:
+    """OpenCL C of the kernel that goes through ``series``."""
     files = {kernel.entry: kernel.file for kernel in program.kernels}
     kinds = _kinds(program, series)
     texts = [_PRELUDE]
@@ -163,7 +165,7 @@ def source_of(program: CompiledProgram, series: Series, entry: str) -> str:
     names = [f"b{index}" for index in range(len(series.buffers))]
     count = series.last - series.first
     kernel = _KERNEL % {
-        "entry": entry,
+        "entry": ENTRY,
         "steps": count,
         "counters": _COUNTERS,
         "done": _DONE,
@@ -234,11 +236,12 @@ class SeriesKernels:
         self._program, self._device, self._places = program, device, places
         self._kernels: list[tuple[Series, KernelHandle, Memory]] = []
         self._counters: list[Memory] = []
+        modules: dict[str, object] = {}  # layers that are alike are one kernel
         for series in find_series(program, device.series_buffers):
-            entry = f"npu_steps_{series.first}_to_{series.last - 1}"
-            source = source_of(program, series, entry)
-            module = device.build([(f"kernels/{entry}.cl", source)], options)
-            kernel = device.kernel(module, entry, f"steps {series.first} to {series.last - 1}")
+            source = source_of(program, series)
+            if source not in modules:
+                modules[source] = device.build([(f"kernels/{ENTRY}.cl", source)], options)
+            kernel = device.kernel(modules[source], ENTRY, f"steps {series.first} to {series.last - 1}")
             count = series.last - series.first
             table = device.allocate(count * _width(program, series) * ITEM_SIZE["int64"])
             counters = device.allocate((count * _COUNTERS + 1) * ITEM_SIZE["int32"])
