@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from npu_compiler.compiler import assemble
-from npu_compiler.emit import Emitter, Options
+from npu_compiler.emit import Emitter
+from npu_compiler.emitted import Options
 from npu_compiler.pipeline import PASSES
 from npu_compiler.target import Target, load_target
 from npu_runtime.backend import Memory

@@ -11,7 +11,8 @@ from typing import Any
 
 from npu_compiler import memory
 from npu_compiler.coverage import refusals
-from npu_compiler.emit import Emitted, Emitter, Options
+from npu_compiler.emit import Emitter
+from npu_compiler.emitted import Emitted, Options
 from npu_compiler.errors import CompileError, UnsupportedOpError
 from npu_compiler.output_bounds import output_bounds
 from npu_compiler.pipeline import MISSED, run_passes

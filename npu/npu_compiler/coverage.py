@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from npu_compiler.emit import Emitter, Options
+from npu_compiler.emit import Emitter
+from npu_compiler.emitted import Options
 from npu_compiler.errors import Refusal, UnsupportedOpError
 from npu_compiler.passes.lower import lower, lower_known
 from npu_compiler.pipeline import PASSES

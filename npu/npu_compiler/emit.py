@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from npu_compiler import pointwise, views
 from npu_compiler.ctext import symbol_name
+from npu_compiler.emitted import BufferInfo, Emitted, Options
 from npu_compiler.errors import Refusal, UnsupportedOpError, refusal
 from npu_compiler.half_storage import half_values
 from npu_compiler.in_place import in_place
@@ -18,51 +19,13 @@ from npu_compiler.target import Target
 from npu_compiler.tuned import Answer, Tuning
 from npu_compiler.views import View, place
 from npu_compiler.weights import Pack, Transforms, as_stored, constant_exprs
-from npu_runtime.program import HOST_CHECKED, Transform, WeightExpr
+from npu_runtime.program import HOST_CHECKED, WeightExpr
 from torch_ir.expr import Dim, bounds_of, gcd_of, product, symbol, symbols_of
 from torch_ir.ir import IR, Attr, Node, Output, TensorSpec
 
 _RULES = Tuning()
 #: The one buffer of kind "fault".
 FAULTS = "faults"
-
-
-@dataclass(frozen=True)
-class Options:
-    """Choices that a model's YAML may make under ``compile.options``."""
-
-    winograd: bool = True
-    """Whether 3x3 convolutions may use Winograd's F(4x4, 3x3), which rounds differently (about 1e-6
-    relative)."""
-    fuse_depthwise: bool = True
-    """Whether a convolution and the depthwise one behind it may be one kernel."""
-    check_indices: bool = True
-    """Whether a run raises an error where an index is out of range. Nothing outside a buffer is ever read or
-    written; unchecked, such an index reads zeros and writes nothing."""
-
-
-@dataclass(frozen=True)
-class BufferInfo:
-    """Memory that calls use: its kind, what it refers to (see ``npu_runtime.program.Buffer``) and its
-    bytes."""
-
-    kind: str
-    ref: str
-    nbytes: Dim
-
-
-@dataclass(frozen=True)
-class Emitted:
-    """What a graph became."""
-
-    calls: tuple[KernelCall, ...]
-    buffers: Mapping[str, BufferInfo]
-    transforms: Mapping[str, Transform]
-    decisions: tuple[str, ...]
-    answers: tuple[Answer, ...]
-    """What was chosen about kernels, in the order of the questions."""
-    input_bounds: Mapping[str, tuple[int, int]]
-    """Smallest and largest value of the integer inputs that kernels use as indices."""
 
 
 class Emitter:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npu_compiler import compiler, memory
-from npu_compiler.emit import Emitter, Options
+from npu_compiler.emit import Emitter
+from npu_compiler.emitted import Options
 from npu_compiler.errors import CompileError
 from npu_compiler.memory import Lifetime
 from pipelines.zoo import efficientnet_lite, resnet

@@ -13,7 +13,8 @@ import jinja2
 import jinja2.meta
 import pytest
 
-from npu_compiler.emit import Emitter, Options
+from npu_compiler.emit import Emitter
+from npu_compiler.emitted import Options
 from npu_compiler.errors import CompileError
 from npu_compiler.render import includes, render, template_closure
 from npu_compiler.select import kernel_name

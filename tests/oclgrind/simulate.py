@@ -24,7 +24,8 @@ from branches import Recorder
 from subjects import EXTRA, GPU, Subject, of_sample
 
 from npu_compiler.compiler import assemble
-from npu_compiler.emit import Emitter, Options
+from npu_compiler.emit import Emitter
+from npu_compiler.emitted import Options
 from npu_compiler.errors import CompileError
 from npu_compiler.target import load_target
 from npu_compiler.views import View

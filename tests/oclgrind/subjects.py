@@ -13,7 +13,7 @@ import torch
 from gpu_samples import Block, Short
 from torch import nn
 
-from npu_compiler.emit import Options
+from npu_compiler.emitted import Options
 from npu_compiler.target import Target, load_target
 from torch_ir import extract_ir
 from torch_ir.ir import IR
