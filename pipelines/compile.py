@@ -28,7 +28,7 @@ _RESERVED = ("ir", "target", "precision", "program", "expose_values", "tuning", 
 
 def run(job: Job) -> Observed:
     """Makes ``npubin`` (``parts`` where the configuration allows a fallback), ``transforms``, ``kernels``,
-    ``dumps`` and ``build_info`` for every program."""
+    ``dumps`` and ``build_info`` for every program, and a language model's ``token_sampler``."""
     templates: set[str] = set()
     questions: set[str] = set()
     tuning = tuning_of(job)
@@ -60,12 +60,28 @@ def run(job: Job) -> Observed:
                                    for answer in result.answers),
                       "kernels": sum(len(result.program.kernels) for result in results.values()),
                       "arena_bytes": sum(result.program.arena_bytes for result in results.values())}
+    if job.config.is_language_model:
+        templates.update(_compile_sampler(job))
     job.dump_dir.mkdir(exist_ok=True)
     job.kernels_dir.mkdir(exist_ok=True)
     write_atomic(job.build_info, json.dumps({"target": job.target, "programs": info}, indent=2) + "\n")
     for note in sorted(ignored):
         job.say(f"measured choices left aside: {note}; doit tune:{job.label} measures anew")
     return Observed(templates=tuple(sorted(templates)), tuning=tuple(sorted(questions)))
+
+
+def _compile_sampler(job: Job) -> tuple[str, ...]:
+    """Makes ``token_sampler`` for the logits of ``decode``; gives the templates it includes."""
+    from npu_compiler.compiler import load_graph
+    from npu_compiler.token_sampler import token_sampler
+    graph = load_graph(job.ir("decode"))
+    shapes = [graph.values()[output.value].shape for output in graph.outputs if output.name == "logits"]
+    if not shapes:
+        raise ConfigError(f"{job.label}: programs.decode.outputs: a language model has an output logits")
+    batch, vocabulary = shapes[0][0], int(str(shapes[0][-1]))
+    result = token_sampler(vocabulary, target=job.target, batch=batch if isinstance(batch, int) else 1)
+    result.program.save(job.token_sampler)
+    return result.templates
 
 
 def _compile(job: Job, graph: Any, name: str, folder: str, tuning: Tuning) -> CompileResult:

@@ -27,6 +27,7 @@ ARTIFACTS: Mapping[str, str] = MappingProxyType({
     "ir": "{program}.ir.json",
     "npubin": "{target}/{program}.npubin",
     "parts": "{target}/parts",
+    "token_sampler": "{target}/token_sampler.npubin",
     "transforms": "{target}/{program}.transforms.json",
     "kernels": "{target}/kernels",
     "dumps": "{target}/dump",
@@ -102,7 +103,7 @@ class Job:
         verify = self.config.verify
         if artifact == "dataset" and verify.dataset is None and verify.sentences is None:
             return ()
-        if artifact == "tokenizer" and not self.config.is_language_model:
+        if artifact in ("tokenizer", "token_sampler") and not self.config.is_language_model:
             return ()
         if artifact == ("npubin" if self.config.fallback == "allow" else "parts"):
             return ()
@@ -137,6 +138,11 @@ class Job:
     def npubin(self, program: str = "main") -> Path:
         """The compiled ``program``."""
         return self.path("npubin", program)
+
+    @property
+    def token_sampler(self) -> Path:
+        """The program that draws a language model's tokens from its logits."""
+        return self.path("token_sampler")
 
     def parts_dir(self, program: str = "main") -> Path:
         """The parts of ``program`` and their placement, instead of ``npubin`` where the configuration allows

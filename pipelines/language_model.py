@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from npu_runtime.backend import Backend
+from npu_runtime.choosing import Runs
 from npu_runtime.device import Device
 from npu_runtime.errors import InputError
-from npu_runtime.generate import GREEDY, Piece, Runs, Sampling, generate
+from npu_runtime.generate import GREEDY, Piece, Sampling, generate
 from npu_runtime.weight_loader import Weights, load_weights
 from pipelines.chat import Message
 from pipelines.programs import open_program
@@ -30,8 +31,11 @@ class LanguageModel:
     Raises ``InputError`` for a tokenizer with more tokens than the model.
     """
 
-    def __init__(self, prefill: Runs, decode: Runs, weights: Weights, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, prefill: Runs, decode: Runs, weights: Weights, tokenizer: Tokenizer, sampler: Runs | None = None
+    ) -> None:
         self.prefill, self.decode, self.weights, self.tokenizer = prefill, decode, weights, tokenizer
+        self.sampler = sampler
         _check_size(tokenizer, decode)
 
     @classmethod
@@ -53,7 +57,9 @@ class LanguageModel:
         tokenizer = Tokenizer(root / "tokenizer")
         opened = device or Device()
         prefill, decode = (open_program(file, opened) for file in files)
-        return cls(prefill, decode, load_weights(weights, decode.program, opened), tokenizer)
+        drawing = place / "token_sampler.npubin"
+        sampler = open_program(drawing, opened) if drawing.is_file() else None
+        return cls(prefill, decode, load_weights(weights, decode.program, opened), tokenizer, sampler)
 
     def generate(
         self,
@@ -82,6 +88,7 @@ class LanguageModel:
             stop_tokens={*ends, *special.values()},
             stop_strings=[text for text in stop if text not in special],
             bytes_of=self.tokenizer.bytes_of,
+            sampler=self.sampler,
         )
 
     def chat(

@@ -122,7 +122,8 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "compile", "pipelines.compile:run", "compiles the IR into .npubin programs", after=("extract",),
-        reads=("ir",), makes=("npubin", "parts", "transforms", "kernels", "dumps", "build_info"),
+        reads=("ir",),
+        makes=("npubin", "parts", "token_sampler", "transforms", "kernels", "dumps", "build_info"),
         files=_target_file,
         knobs=("precision", "fallback", "compile"), templates=("ops", "lib"),
         code=("npu_compiler", "npu_runtime.program", "npu_runtime.npubin", "torch_ir.ir", "torch_ir.expr",

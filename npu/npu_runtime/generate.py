@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
-from npu_runtime.buffer import NPUBuffer, as_bytes
+from npu_runtime.choosing import Chooser, Chosen, Runs, Specs
 from npu_runtime.dtypes import Array, numpy_dtype
 from npu_runtime.errors import InputError
 from npu_runtime.executor import Executor, Running
-from npu_runtime.program import IOSpec, Symbol
-from npu_runtime.sampling import Sampler, Sampling
+from npu_runtime.program import IOSpec
+from npu_runtime.sampling import Sampling
 from npu_runtime.symbols import evaluate
 from npu_runtime.text_stream import TextStream
 from npu_runtime.weight_loader import Weights
@@ -52,25 +52,6 @@ class Piece:
     finish: Finish | None = None
 
 
-class Specs(Protocol):
-    """What is asked of a program's description."""
-
-    @property
-    def input_specs(self) -> Sequence[IOSpec]: ...
-    @property
-    def output_specs(self) -> Sequence[IOSpec]: ...
-    @property
-    def symbols(self) -> Sequence[Symbol]: ...
-
-
-class Runs(Protocol):
-    """An ``Executor``, or what runs a program as one does."""
-
-    @property
-    def program(self) -> Specs: ...
-    def run(self, inputs: Mapping[str, object], weights: Weights) -> dict[str, NPUBuffer]: ...
-
-
 def generate(
     prefill: Runs,
     decode: Runs,
@@ -82,6 +63,7 @@ def generate(
     stop_tokens: Collection[int] = (),
     stop_strings: Sequence[str] = (),
     bytes_of: Callable[[int], bytes] | None = None,
+    sampler: Runs | None = None,
 ) -> Iterator[Piece]:
     """Continues ``prompt`` (token ids, one sequence), a ``Piece`` per token, each as soon as it is chosen.
 
@@ -92,15 +74,19 @@ def generate(
     sequence: a prefill begins it anew, and two sequences at a time need a ``weights.new_state()`` each.
     Programs for several sequences at once (B above 1) are refused.
 
-    Where the device chooses the tokens (``token``, and its spec bounds it to tokens that the model has), a
-    step is enqueued before its token has been read: the token goes from one run's output to the next one's
-    input on the device, and a sequence that ends by a stop token or string has run a step too many.
+    ``sampler`` is the program that draws a token from logits (``npu_compiler.token_sampler``): with it the
+    device draws where a temperature is given and no repetition penalty. Without, logits are read and tokens
+    drawn here; both give the same tokens.
+
+    Where the device chooses the tokens, and ``token`` is bounded to those that the model has, a step is
+    enqueued before its token has been read: the token goes from one run's output to the next one's input on
+    the device, and a sequence that ends by a stop token or string has run a step too many.
 
     Raises ``InputError``, before anything runs, for an empty prompt, one longer than the cache, a token that
     the model does not have, an impossible setting, or programs that are not a decoder's; and while it runs
     where logits are not numbers.
     """
-    loop = _Loop(prefill, decode, weights)
+    loop = _Loop(prefill, decode, weights, Chooser(sampling, sampler, weights))
     tokens = loop.check_prompt(prompt)
     if max_tokens is not None and (isinstance(max_tokens, bool) or max_tokens < 1):
         raise InputError(f"max_tokens is {max_tokens!r}: expected 1 or more, None for no limit")
@@ -119,15 +105,15 @@ def _pieces(
     text: TextStream,
     bytes_of: Callable[[int], bytes] | None,
 ) -> Iterator[Piece]:
-    sampler = Sampler(sampling, prompt)
-    ahead = loop.stays_on_device(sampler)
-    last, count = loop.start(prompt), 0
-    following: Running | None = None
+    loop.chooser.begin(prompt)
+    ahead = loop.stays_on_device()
+    chosen, count = loop.chooser.choose(loop.start(prompt)), 0
+    following: Chosen | None = None
     try:
         while True:
             more = count + 1 != max_tokens and loop.position != loop.room
-            following = loop.follow(last) if ahead and more else None
-            token = loop.choose(last, sampler)
+            following = loop.follow(chosen) if ahead and more else None
+            token = chosen.token()
             count += 1
             if token in stop_tokens:
                 yield Piece(token, text.finish(), "stop")
@@ -138,18 +124,18 @@ def _pieces(
                 yield Piece(token, new + text.finish(), finish)
                 return
             yield Piece(token, new)
-            last = following or loop.step(token)
+            chosen = following or loop.chooser.choose(loop.step(token))
     finally:
         if following is not None:
             with suppress(InputError):  # nobody asks for what it gives
-                following.wait()
+                following.token()
 
 
 class _Loop:
     """The programs with their inputs, which are made once and changed in place."""
 
-    def __init__(self, prefill: Runs, decode: Runs, weights: Weights) -> None:
-        self._prefill, self._decode, self._weights = prefill, decode, weights
+    def __init__(self, prefill: Runs, decode: Runs, weights: Weights, chooser: Chooser) -> None:
+        self._prefill, self._decode, self._weights, self.chooser = prefill, decode, weights, chooser
         self._prompt_specs = _known_inputs("prefill", prefill, _PREFILL)
         specs = _known_inputs("decode", decode, _DECODE)
         sizes = _vocabulary("prefill", prefill), _vocabulary("decode", decode)
@@ -158,7 +144,6 @@ class _Loop:
         self.room = _room(specs)
         self.position = 0
         self._input_ids = specs["input_ids"]
-        self._logits: Array = np.empty(0)
         self._step = {name: np.zeros(_shape(spec), numpy_dtype(spec.dtype)) for name, spec in specs.items()}
         self._mask = self._step.get("attention_mask", np.zeros((1, self.room), np.int64))
         self._places = [self._step[name] for name in ("cache_position", "position_ids") if name in specs]
@@ -213,11 +198,11 @@ class _Loop:
         self._step["input_ids"][0, 0] = token
         return Running(self._decode.run(self._next_inputs(), self._weights))
 
-    def follow(self, last: Running) -> Running:
-        """Enqueues a step for the token that ``last`` chooses, as ``step``."""
-        inputs = {**self._next_inputs(), "input_ids": last.outputs["token"]}
+    def follow(self, chosen: Chosen) -> Chosen:
+        """Enqueues a step for the token that is being chosen, as ``step``, and the choice of the next."""
         assert isinstance(self._decode, Executor)
-        return self._decode.start(inputs, self._weights)
+        inputs = {**self._next_inputs(), "input_ids": chosen.on_device}
+        return self.chooser.choose(self._decode.start(inputs, self._weights))
 
     def _next_inputs(self) -> dict[str, Array]:
         """The decode program's inputs at the next position, but for the token."""
@@ -227,23 +212,11 @@ class _Loop:
         self.position += 1
         return self._step
 
-    def stays_on_device(self, sampler: Sampler) -> bool:
+    def stays_on_device(self) -> bool:
         """Whether every token can go from output to input on the device."""
-        both = self._prefill.program, self._decode.program
-        chosen = all(any(_fits(spec, self._input_ids) for spec in one.output_specs) for one in both)
-        return sampler.sampling.greedy and isinstance(self._decode, Executor) and chosen
-
-    def choose(self, last: Running, sampler: Sampler) -> int:
-        """The next token, by the device where it has chosen the best."""
-        last.wait()
-        outputs = last.outputs
-        if sampler.sampling.greedy and "token" in outputs:
-            return int(outputs["token"].to_numpy().flat[-1])
-        buffer = outputs["logits"]
-        if self._logits.shape != buffer.shape:
-            self._logits = np.empty(buffer.shape, numpy_dtype(buffer.dtype))
-        buffer.device.read(buffer.memory, as_bytes(self._logits))
-        return sampler.choose(self._logits[0, -1].astype(np.float32, copy=False))
+        token = [self.chooser.token_of(runs.program) for runs in (self._prefill, self._decode)]
+        fits = all(spec is not None and _fits(spec, self._input_ids) for spec in token)
+        return fits and isinstance(self._decode, Executor)
 
 
 def _known_inputs(name: str, executor: Runs, known: Sequence[str]) -> dict[str, IOSpec]:
@@ -263,11 +236,11 @@ def _known_inputs(name: str, executor: Runs, known: Sequence[str]) -> dict[str, 
     return specs
 
 
-def _fits(output: IOSpec, ids: IOSpec) -> bool:
-    """Whether ``output`` is a token that needs no look before it is an input ``ids``."""
-    return output.name == "token" and output.dtype == ids.dtype and _shape(output) == _shape(ids) and (
-        output.lower is not None and output.lower >= (ids.lower or 0)
-        and output.upper is not None and (ids.upper is None or output.upper <= ids.upper)
+def _fits(token: IOSpec, ids: IOSpec) -> bool:
+    """Whether ``token`` needs no look before it is an input ``ids``."""
+    return token.dtype == ids.dtype and _shape(token) == _shape(ids) and (
+        token.lower is not None and token.lower >= (ids.lower or 0)
+        and token.upper is not None and (ids.upper is None or token.upper <= ids.upper)
     )
 
 

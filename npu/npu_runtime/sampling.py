@@ -1,7 +1,12 @@
 """From logits to the next token: the rules of ``transformers``' logits processors, in its order.
 
 repetition penalty, temperature, top-k, top-p, min-p; then a draw from what is left, or the best token.
-Comparisons are made in float32 and running sums in float64, as PyTorch makes them on a CPU.
+
+Probabilities are whole numbers, of which sums are the same in any order: a token whose logit lies ``gap``
+below the best has the weight exp(-gap / temperature) in units of 2**-40, computed by whole-number arithmetic
+(``weights_of``). The kernels of ``draw_token`` (templates/ops/draw_token.cl.j2) do the same, so that equal
+logits and equal seeds give equal tokens here and on every device, bit for bit. Against real numbers a weight
+is off by less than 1e-8 of itself and 2**-40; a token below that is never drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +20,14 @@ import numpy as np
 
 from npu_runtime.dtypes import Array
 from npu_runtime.errors import InputError
+
+_WEIGHT_BITS = 40
+_CHANCE_BITS = 53
+#: No model has so many tokens; float32 holds every number up to it.
+_MOST_TOKENS = 1 << 23
+#: log2(e) in units of 2**-31, and the polynomial's terms in units of 2**-32, signs alternating.
+_LOG2_E = 3098164009
+EXP2 = (4294967296, 2977044471, 1031764939, 238387495, 41304489, 5712048, 639488, 48550)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +76,22 @@ class Sampling:
         return self.temperature == 0 and self.repetition_penalty == 1
 
 
+    @property
+    def rules(self) -> Array:
+        """What a ``draw_token`` kernel is given, float32 [4]: 1 over the temperature, top-k (0: all), the
+        probability that top-p leaves out (0: none), min-p. Temperatures below 2**-64 are as that one."""
+        inverse = 1 / max(self.temperature, 2.0**-64)
+        top_k = min(self.top_k or 0, _MOST_TOKENS)
+        left_out = 0.0 if self.top_p is None else 1 - self.top_p
+        return np.array([inverse, top_k, left_out, self.min_p or 0], np.float32)
+
+
 class Sampler:
     """Chooses the tokens of one sequence."""
 
     def __init__(self, sampling: Sampling, prompt: Iterable[int]) -> None:
         self.sampling = sampling
-        self._random = np.random.default_rng(sampling.seed) if sampling.temperature else None
+        self._random = np.random.default_rng(sampling.seed)
         self._seen = set(map(int, prompt)) if sampling.repetition_penalty != 1 else None
 
     def choose(self, logits: Array) -> int:
@@ -79,21 +102,30 @@ class Sampler:
         scores = logits
         if self._seen is not None:
             scores = penalised(logits, sorted(self._seen), self.sampling.repetition_penalty)
-        best = int(scores.argmax())
-        if not isfinite(scores[best]):
-            raise InputError(
-                f"the model's logits cannot be sampled from: their largest is {scores[best]}; check its "
-                "weights, and its precision"
-            )
-        token = best
-        if self._random is not None:
-            tokens, scores = candidates(scores, self.sampling)
-            sums = np.exp(scores.astype(np.float64) - float(scores.max())).cumsum()
-            place = int(sums.searchsorted(self._random.random() * sums[-1], side="right"))
-            token = int(tokens[min(place, len(tokens) - 1)])
+        token = int(scores.argmax())
+        check_best(scores[token])
+        if self.sampling.temperature:
+            tokens, weights = candidates(scores, self.sampling)
+            sums = weights.cumsum()
+            place = int(sums[-1]) * self.chance() >> _CHANCE_BITS
+            token = int(tokens[sums.searchsorted(np.uint64(place), side="right")])
         if self._seen is not None:
             self._seen.add(token)
         return token
+
+
+    def chance(self) -> int:
+        """The random number of the next draw: from 0 to 2**53 - 1, 2**53 times a number from 0 to 1."""
+        return int(self._random.random() * 2**_CHANCE_BITS)
+
+
+def check_best(logit: float) -> None:
+    """Raises ``InputError`` unless the largest logit is a number that others can be compared with."""
+    if not isfinite(logit):
+        raise InputError(
+            f"the model's logits cannot be sampled from: their largest is {logit}; check its weights, and "
+            "its precision"
+        )
 
 
 def penalised(logits: Array, seen: Sequence[int], penalty: float) -> Array:
@@ -107,37 +139,49 @@ def penalised(logits: Array, seen: Sequence[int], penalty: float) -> Array:
 
 
 def candidates(logits: Array, sampling: Sampling) -> tuple[Array, Array]:
-    """The tokens that may be drawn, in order, and their scores (float32: logits over the temperature)."""
-    scores = logits.astype(np.float32, copy=False)
-    if sampling.temperature not in (0, 1):
-        scores = scores / np.float32(sampling.temperature)
-    tokens = np.arange(len(scores))
-    if sampling.top_k and sampling.top_k < len(scores):
-        place = len(scores) - sampling.top_k
-        tokens = np.flatnonzero(scores >= np.partition(scores, place)[place])
-    if sampling.top_p is not None and sampling.top_p < 1:
-        tokens = tokens[_nucleus(_softmax(scores[tokens]), sampling.top_p)]
-    if sampling.min_p:
-        shares = _softmax(scores[tokens])
-        tokens = tokens[shares >= np.float32(sampling.min_p) * shares.max()]
-    return tokens, scores[tokens]
+    """The tokens that may be drawn, in order, and their weights (uint64); ``logits`` are float32
+    [vocabulary], the largest finite."""
+    inverse, top_k, left_out, min_p = sampling.rules
+    tokens = np.arange(len(logits))
+    if 0 < top_k < len(logits):
+        place = len(logits) - int(top_k)
+        tokens = np.flatnonzero(logits >= np.partition(logits, place)[place])
+    kept = logits[tokens]
+    weights = weights_of((kept.max() - kept) * inverse)
+    if left_out > 0:
+        inside = _nucleus(kept, weights, min(int(float(left_out) * 2.0**64), 2**64 - 1))
+        tokens, weights = tokens[inside], weights[inside]
+    if min_p > 0:
+        inside = np.flatnonzero(weights >= np.uint64(int(float(min_p) * 2.0**_WEIGHT_BITS)))
+        tokens, weights = tokens[inside], weights[inside]
+    return tokens, weights
 
 
-def _nucleus(shares: Array, top_p: float) -> Array:
-    """Where the probabilities ``shares`` belong to the best that sum to ``top_p``: the others, summed from
-    the smallest, stay within ``1 - top_p``. The best one always belongs."""
-    rest = np.float32(1 - top_p)
+def weights_of(gaps: Array) -> Array:
+    """exp(-gap) in units of 2**-40, rounded down, for float32 numbers from 0 on: uint64.
+
+    The gap, rounded down to a multiple of 2**-27, times log2(e) is a whole number e and a rest f; the result
+    is 2**-e times a polynomial of degree 7 in f, which interpolates 2**-f at Chebyshev's nodes and is 1 at 0:
+    its error is 1.8e-9. All of it is arithmetic on whole numbers of 64 bits."""
+    near = np.flatnonzero(gaps < np.float32(32))
+    product = (gaps[near] * np.float32(2**27)).astype(np.uint64) * np.uint64(_LOG2_E)
+    rest = product >> np.uint64(26) & np.uint64(0xFFFFFFFF)
+    power = np.full_like(rest, EXP2[-1])
+    for term in EXP2[-2::-1]:
+        power = np.uint64(term) - (power * rest >> np.uint64(32))
+    weights = np.zeros(gaps.shape, np.uint64)
+    weights[near] = power << np.uint64(_WEIGHT_BITS - 32) >> (product >> np.uint64(58))
+    return weights
+
+
+def _nucleus(logits: Array, weights: Array, left_out: int) -> Array:
+    """Where tokens belong to the best that make up the probability 1 - ``left_out`` / 2**64: the others,
+    summed from the smallest, the first of equals before the last, stay within the rest. The best one always
+    belongs."""
+    rest = int(weights.sum()) * left_out >> 64
     # so small that all of them together stay within the rest: they need not be sorted
-    kept = np.flatnonzero(shares >= rest / np.float32(len(shares)))
-    order = kept[np.argsort(shares[kept], kind="stable")]
-    small = float(shares.sum(dtype=np.float64)) - float(shares[kept].sum(dtype=np.float64))
-    sums = (small + shares[order].cumsum(dtype=np.float64)).astype(np.float32)
-    inside = sums > rest
-    inside[-1] = True
-    return np.sort(order[inside])
-
-
-def _softmax(scores: Array) -> Array:
-    weights = np.exp(scores - scores.max())
-    shares: Array = weights / weights.sum()
-    return shares
+    least = logits[weights > np.uint64(rest // len(weights))].min()
+    kept = np.flatnonzero(logits >= least)
+    order = kept[np.argsort(logits[kept], kind="stable")]
+    small = weights.sum() - weights[kept].sum()
+    return np.sort(order[small + weights[order].cumsum() > np.uint64(rest)])

@@ -202,6 +202,10 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/matmul_mma_split.cl.j2", {"slices": 32}),
         ("ops/matmul_mma_split.cl.j2", {"vector": "yes"}),
         ("ops/matmul_mma_split.cl.j2", {"gate": [], "nt": 1}),
+        ("ops/draw_token.cl.j2", {"part": "sort"}),
+        ("ops/draw_token.cl.j2", {"group": 100}),
+        ("ops/draw_token.cl.j2", {"group": 256, "grain": 1000}),
+        ("ops/draw_token.cl.j2", {"chunks": 0}),
     ],
 )
 def test_parameters_out_of_range_are_refused(template: str, wrong: dict[str, Any]) -> None:

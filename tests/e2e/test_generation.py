@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from tiny_decoders import Decoder, tiny_decoder
 
+from npu_compiler.token_sampler import token_sampler
 from npu_runtime import device, executor
 from npu_runtime.device import Device
 from npu_runtime.errors import InputError
@@ -127,6 +129,40 @@ def test_a_step_is_enqueued_before_its_token_is_read(monkeypatch: pytest.MonkeyP
     for number in range(1, 8):
         assert queue.order.index(("run", number + 1)) < queue.order.index(("wait", number))
     assert len(queue.read) == 9
+
+
+@cache
+def drawing(target: str) -> executor.Executor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a GPU's program on a processor
+        return executor.Executor(token_sampler(VOCABULARY, target=target).program, Device())
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 9}, {"top_p": 0.8}, {"top_k": 40, "min_p": 0.01}])
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_the_device_draws_the_tokens_of_the_host(
+    target: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(temperature=1.2, seed=7, **settings)
+    wanted = tokens(built("LlamaForCausalLM"), prompt(7), max_tokens=20, sampling=sampling)
+    assert len(set(wanted)) > 5
+    with monkeypatch.context() as only:
+        queue = Queue(only)  # allows no logits to be read
+        made = tokens(built("LlamaForCausalLM"), prompt(7), max_tokens=20, sampling=sampling,
+                      sampler=drawing(target))
+    assert made == wanted
+    runs = queue.order.index
+    for number in range(1, 19):  # run 2n is the nth step, run 2n + 1 draws its token (8 bytes, and a logit)
+        assert runs(("run", 2 * number + 3)) < runs(("wait", 2 * number + 1))
+    assert queue.read == [[], [8, 4]] * 20
+
+
+def test_what_the_device_does_not_draw_is_drawn_here(llama: Decoder) -> None:
+    for sampling in (Sampling(), Sampling(temperature=0.9, repetition_penalty=1.2, seed=1)):
+        plain = tokens(llama, prompt(7), max_tokens=9, sampling=sampling)
+        assert tokens(llama, prompt(7), max_tokens=9, sampling=sampling, sampler=drawing("cpu")) == plain
+    with pytest.raises(InputError, match="program that takes logits, rules, chance"):
+        generate(llama.prefill, llama.decode, llama.weights, [1], sampler=llama.decode)
 
 
 @pytest.mark.parametrize(("ended", "wasted"), [("stop", 1), ("length", 0), ("cache", 0), ("closed", 1)])
@@ -277,6 +313,10 @@ def test_logits_that_are_no_numbers_are_refused(llama: Decoder) -> None:
     broken = load_weights(state, llama.programs["prefill"], llama.prefill.device)
     with pytest.raises(InputError, match="logits cannot be sampled from: their largest is nan"):
         next(generate(llama.prefill, llama.decode, broken, [1, 2, 3]))
+    drawn = generate(llama.prefill, llama.decode, broken, [1, 2, 3], sampling=Sampling(temperature=1.0),
+                     sampler=drawing("cpu"))
+    with pytest.raises(InputError, match="logits cannot be sampled from: their largest is nan"):
+        next(drawn)
 
 
 def prompt_inputs(length: int, **changed: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from results_by_hand import facts
 
 from npu_runtime.device import list_devices
+from npu_runtime.program import CompiledProgram
 from pipelines import bench, compile, continuations, extract, fetch, report, verify, weights
 from pipelines.comparison import is_as_good
 from pipelines.config import ConfigError, load_config
@@ -80,6 +81,7 @@ def test_from_yaml_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     job = Job(tmp_path, load_config(path, tmp_path), "cpu", device=info.vendor, selector=info.selector)
     for stage in (fetch, extract, compile, weights, verify, bench, report):
         stage.run(job)
+    assert CompiledProgram.load(job.token_sampler).input_specs[0].shape == (1, 1, 97)
     checked = read_result(job.verify_result, VerifyResult)
     assert [(item.prompt, item.prompt_tokens, item.tokens) for item in checked.continuations] == [
         ("3 random tokens", 3, 6), ("17 random tokens", 17, 6), ("4 random tokens", 4, 6)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from npu_runtime.errors import InputError
-from npu_runtime.sampling import Sampler, Sampling, candidates, penalised
+from npu_runtime.sampling import Sampler, Sampling, candidates, penalised, weights_of
 
 SETTINGS: list[dict[str, Any]] = [
     {"temperature": 1.0},
@@ -70,14 +70,28 @@ def test_candidates_are_those_of_transformers(kind: str, settings: dict[str, Any
         expected = wanted(logits, settings, seen)
         sampling = Sampling(**settings)
         scores = penalised(logits, sorted(set(seen)), sampling.repetition_penalty)
-        tokens, kept = candidates(scores, sampling)
+        tokens, weights = candidates(scores, sampling)
+        kept = np.flatnonzero(np.isfinite(expected))
+        if kind == "masked":  # what no draw gives may stay or go
+            tokens, weights = tokens[np.isfinite(scores[tokens])], weights[np.isfinite(scores[tokens])]
         if kind == "equals" and "top_p" in settings:  # which of several equal ones go, is sort's own choice
-            assert np.array_equal(np.sort(kept), np.sort(expected[np.isfinite(expected)]))
-            assert np.array_equal(kept, candidates(scores, Sampling(sampling.temperature))[1][tokens])
-            continue
-        found = np.full_like(logits, -np.inf)
-        found[tokens] = kept
-        assert np.array_equal(found, expected)
+            assert np.array_equal(np.sort(scores[tokens]), np.sort(scores[kept]))
+        else:
+            assert np.array_equal(tokens, kept)
+        gaps = (scores.max() - scores[tokens]).astype(np.float64) / sampling.temperature
+        np.testing.assert_allclose(weights / 2**40, np.exp(-gaps), rtol=2e-6, atol=2**-40)
+
+
+def test_weights_are_exponentials() -> None:
+    random = np.random.default_rng(1)
+    edges = [0, 2**-27, np.log(2), 27.7, 31.999, 32, 1e30, np.inf]
+    gaps = np.concatenate([random.random(100_000) * 33, edges]).astype(np.float32)
+    wanted = np.exp(-np.floor(np.minimum(gaps, 33).astype(np.float64) * 2**27) / 2**27) * 2.0**40
+    assert weights_of(gaps[:0]).size == 0
+    np.testing.assert_allclose(weights_of(gaps), np.where(gaps < 32, wanted, 0), rtol=1e-8, atol=1)
+    assert weights_of(np.zeros(1, np.float32)) == 1 << 40
+    ascending = np.sort(gaps)
+    assert (np.diff(weights_of(ascending).astype(np.int64)) <= 0).all()
 
 
 def test_draws_have_the_probabilities_of_the_candidates() -> None:
