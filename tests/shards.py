@@ -3,15 +3,18 @@
     NPU_DEVICE=nvidia python -m tests.shards -m "full or not full" tests/ops tests/runtime
     NPU_DEVICE=nvidia python -m tests.shards --target nvidia tests/e2e tests/ops/test_aten.py
 
-Each process takes every Nth test. Prints what failed, the sums, and which devices were covered; the whole
-output of each goes to a file of ``--logs``. Exits with 1 unless every process ends well.
+Each process takes every Nth test, and ends with this one, however that ends. Prints what failed, the sums,
+and which devices were covered; the whole output of each goes to a file of ``--logs``. Exits with 1 unless
+every process ends well.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +31,30 @@ _DEVICE = re.compile(
 _WELL = (0, 5)
 
 
+#: Linux's name for "the signal that I get when my parent ends".
+_PR_SET_PDEATHSIG = 1
+
+
+def started(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """A process from the root of the sources that writes to ``log``. On Linux it is killed when this one
+    ends, be it by a signal that nothing can be done against."""
+    parent = os.getpid()
+
+    def end_with_parent() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
+
+    with log.open("w") as out:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.shards", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="processes")
@@ -36,11 +63,10 @@ def main() -> int:
     logs = args.logs or Path(tempfile.mkdtemp(prefix="npubin-shards-"))
     logs.mkdir(parents=True, exist_ok=True)
     start, command = time.perf_counter(), [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *more]
-    running = []
-    for shard in range(1, args.n + 1):
-        with (logs / f"shard{shard}.txt").open("w") as out:
-            shown = [*command, f"--shard={shard}/{args.n}", "-rfE"]
-            running.append(subprocess.Popen(shown, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
+    running = [
+        started([*command, f"--shard={shard}/{args.n}", "-rfE"], logs / f"shard{shard}.txt")
+        for shard in range(1, args.n + 1)
+    ]
     statuses = [process.wait() for process in running]
     counts: Counter[str] = Counter()
     devices: dict[tuple[str, str], Counter[str]] = {}
