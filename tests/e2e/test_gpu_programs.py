@@ -214,3 +214,24 @@ def test_a_token_beyond_a_table_in_parts_is_noticed(tmp_path: Path, monkeypatch:
     for wrong in (-1, 600):
         with pytest.raises(InputError, match="index"):
             executor.run({name: np.full((2, 3), wrong)}, weights)
+
+
+@pytest.mark.filterwarnings("ignore:.* was compiled for")
+@pytest.mark.skipif(not list_devices(), reason="no OpenCL device: kernels cannot be run")
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_convolution_whose_weight_is_too_large(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    module, x = nn.Sequential(nn.Conv2d(8, 600, 2), nn.ReLU()).eval(), torch.randn(1, 8, 4, 5)
+    ir = extract_ir(module, (x,), model_name="wide", output_names=["y"])
+    state = {key: value.numpy() for key, value in module.state_dict().items()}
+    device = Device()
+    device.largest = LIMIT
+    whole = compile_ir(ir, target=target)
+    with pytest.raises(DeviceError, match=r"weight '0.weight.* has \d+ bytes"):
+        Executor(whole, device)
+    small = graphs.replaced(load_target(target), max_alloc_bytes=LIMIT)
+    monkeypatch.setattr("npu_compiler.compiler.load_target", lambda name: small)
+    program = compile_ir(ir, target=target)
+    weights = load_weights(state, program, device)
+    found = Executor(program, device).run({program.input_specs[0].name: x.numpy()}, weights)["y"].to_numpy()
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-5, atol=1e-5)

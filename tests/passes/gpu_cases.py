@@ -60,6 +60,23 @@ GPU_CASES: dict[str, PassCase] = {
         call(lambda m, x: F.linear(x, m.w, m.b).relu(), values(3, 8), w=values(600, 8), b=values(600)),
         limit=LIMIT,
     ),
+    "split_large_convolution": PassCase(
+        "split_large",
+        call(
+            lambda m, x: F.conv2d(x, m.w, m.b).relu() + F.conv2d(x, m.v),
+            values(1, 2, 3, 5),
+            w=values(600, 2, 2, 2),
+            b=values(600),
+            v=values(600, 2, 2, 2, seed=1),
+        ),
+        limit=LIMIT,
+    ),
+    "split_large_not_by_groups": PassCase(
+        "split_large",
+        call(lambda m, x: F.conv2d(x, m.w, groups=2), values(1, 2, 9, 9), w=values(600, 1, 3, 3)),
+        False,
+        limit=LIMIT,
+    ),
     "split_large_table": PassCase(
         "split_large",
         call(lambda m, i: F.linear(F.embedding(i, m.w), m.w), TABLE, w=values(600, 8)),

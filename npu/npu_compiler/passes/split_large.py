@@ -1,5 +1,5 @@
 """Constant weights that are larger than a device's largest buffer are kept in parts: by the columns of a
-product, by the rows of a table."""
+product, by the output channels of a convolution, by the rows of a table."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ TILE = 256
 
 
 def split_large(ir: IR, target: Target) -> IR:
-    """``linear(x, w)`` becomes ``concat(linear(x, w[:n]), linear(x, w[n:]), ...)``, and ``gather_rows(w, i)``
-    chooses among rows of ``w[:n]``, ``w[n:]``, ... where ``w`` is constant and has more than
-    ``target.max_alloc_bytes``. A weight that both read has equal parts in both."""
+    """``linear(x, w)`` becomes ``concat(linear(x, w[:n]), linear(x, w[n:]), ...)``, ``conv(x, w)`` of one
+    group likewise, and ``gather_rows(w, i)`` chooses among rows of ``w[:n]``, ``w[n:]``, ... where ``w`` is
+    constant and has more than ``target.max_alloc_bytes``. A weight that two read has equal parts in both."""
     constants = constant_exprs(ir)
     specs, taken = ir.values(), set(ir.values()) | {node.name for node in ir.nodes}
     nodes: list[Node] = []
     for node in ir.nodes:
-        weight = str(node.inputs[{"linear": 1, "gather_rows": 0}.get(node.op, 0)]) if node.inputs else ""
+        place = 0 if node.op == "gather_rows" else 1
+        weight = str(node.inputs[place]) if len(node.inputs) > place else ""
         cuts = [0]
-        if node.op in ("linear", "gather_rows") and weight in constants and not node.attrs.get("wrap"):
+        splits = node.op in ("linear", "conv", "gather_rows") and not node.attrs.get("wrap")
+        if splits and weight in constants and node.attrs.get("groups", 1) == 1:
             nbytes = stored_bytes(constants[weight], specs[weight], ir)
             cuts = _cuts(int(str(specs[weight].shape[0])), nbytes, target.max_alloc_bytes)
         if len(cuts) < 3 or node.outputs[0] in constants:
             nodes.append(node)
             continue
         b = Builder(node, specs, taken)
-        (_product if node.op == "linear" else _rows)(b, node, cuts)
+        (_rows if node.op == "gather_rows" else _product)(b, node, cuts)
         *parts, last = b.nodes
         nodes += [*parts, replace(last, name=node.name, outputs=node.outputs, outs=node.outs)]
     return replace(ir, nodes=tuple(nodes))
@@ -56,16 +58,16 @@ def _part(b: Builder, value: str, dim: int, start: int, stop: int) -> str:
 
 
 def _product(b: Builder, node: Node, cuts: list[int]) -> None:
-    x, last = node.inputs[0], node.out.rank - 1
+    x, channels = node.inputs[0], 1 if node.op == "conv" else node.out.rank - 1
     parts = []
     for start, stop in pairwise(cuts):
-        # weight and bias by their rows, a residual by its columns
+        # weight and bias by their rows, a residual by its channels
         own = [
-            value and _part(b, value, 0 if at < 2 else last, start, stop)
+            value and _part(b, value, 0 if at < 2 else channels, start, stop)
             for at, value in enumerate(node.inputs[1:])
         ]
-        parts.append(b.emit("linear", x, *own, **node.attrs))
-    b.emit("concat", *parts, dim=last)
+        parts.append(b.emit(node.op, x, *own, **node.attrs))
+    b.emit("concat", *parts, dim=channels)
 
 
 def _rows(b: Builder, node: Node, cuts: list[int]) -> None:
