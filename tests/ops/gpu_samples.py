@@ -18,6 +18,7 @@ from torch_ir.ir import IR, Node
 HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 #: Ops that have kernels of their own for work-groups; the long tier has the others too.
 GROUPED = (
+    "draw_token",
     *("attention", "conv", "linear", "gated", "norm", "softmax", "reduce", "max_pool", "avg_pool"),
     *("gather_rows", "rotary", "cache_rows", "seen_end"),
 )
