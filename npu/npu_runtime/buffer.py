@@ -137,7 +137,7 @@ def value_range(array: Array) -> tuple[int, int] | None:
     """The smallest and largest value of a non-empty integer array; None for others."""
     if array.dtype.kind not in "iu" or array.size == 0:
         return None
-    return int(array.min()), int(array.max())
+    return int(np.minimum.reduce(array, axis=None)), int(np.maximum.reduce(array, axis=None))
 
 
 def check_spec(shape: Sequence[int], dtype: str, spec: IOSpec) -> None:

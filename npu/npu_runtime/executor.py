@@ -68,6 +68,8 @@ class _Sizes:
     scalars: tuple[int, ...]
     """Values of the arguments that depend on symbols, in the order of ``Executor._scalars``."""
     outputs: tuple[tuple[int, ...], ...]
+    values: Mapping[str, int]
+    """The symbols' values, which the inputs' shapes give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,8 @@ class Executor:
         self._bound: dict[str, Memory] = {}
         self._tensors: object = None
         self._substituted = False
-        self._current: tuple[int, ...] | None = None
-        self._sizes: OrderedDict[tuple[int, ...], _Sizes] = OrderedDict()
+        self._current: _Sizes | None = None
+        self._sizes: OrderedDict[tuple[tuple[int, ...], ...], _Sizes] = OrderedDict()
         self._staging: dict[str, Memory] = {}
         self._pool = _Pool()
         self._series: SeriesKernels | None = None
@@ -216,11 +218,11 @@ class Executor:
             running.wait()
             return running.outputs
         device = self.device
-        values, sizes, writes, made = self._bind_all(inputs, weights)
+        sizes, writes, made = self._bind_all(inputs, weights)
         for write in writes:
             device.write(*write)
         spans = device.launch_timed(sizes.launches)
-        times += [StepTime(step, *span, values) for step, span in zip(sizes.steps, spans, strict=True)]
+        times += [StepTime(step, *span, sizes.values) for step, span in zip(sizes.steps, spans, strict=True)]
         if self._faults is not None:
             memory, seen = self._faults.fetch()
             device.read(memory, seen)
@@ -231,7 +233,7 @@ class Executor:
         self, inputs: Mapping[str, object], weights: Weights, copied: bool = False
     ) -> Running:
         """Enqueues a run; ``copied``: arrays among the inputs may change before it is done."""
-        _, sizes, writes, made = self._bind_all(inputs, weights)
+        sizes, writes, made = self._bind_all(inputs, weights)
         if copied:
             writes = [(memory, data.copy()) for memory, data in writes]
         faults = [self._faults.fetch()] if self._faults is not None else []
@@ -244,14 +246,13 @@ class Executor:
 
     def _bind_all(
         self, inputs: Mapping[str, object], weights: Weights
-    ) -> tuple[Mapping[str, int], _Sizes, list[tuple[Memory, Bytes]], dict[str, NPUBuffer]]:
-        """Sets every argument of every kernel; gives the symbols' values, what is launched, what to write
-        before, and the outputs."""
+    ) -> tuple[_Sizes, list[tuple[Memory, Bytes]], dict[str, NPUBuffer]]:
+        """Sets every argument of every kernel; gives what is launched, what to write before, and the
+        outputs."""
         program, device = self.program, self.device
         arrays, shapes = accept(self._inputs, inputs, device, HOST_CHECKED if self._faults else None)
-        values = {**bind(program, shapes), THREADS: device.threads}
+        sizes = self._bind_sizes(shapes)
         check_weights(weights, device)
-        sizes = self._bind_sizes(values)
         self._bind_weights(weights)
         writes: list[tuple[Memory, Bytes]] = []
         for buffer in self._buffers["input"]:
@@ -266,7 +267,7 @@ class Executor:
             self._bind(buffer.name, made[buffer.ref].memory)
         if self._changes:
             weights.note_changes(self._changes)
-        return values, sizes, writes, made
+        return sizes, writes, made
 
     def _input_memory(self, buffer: Buffer, value: object, writes: list[tuple[Memory, Bytes]]) -> Memory:
         """Where an input lies; an array is added to what is written there before the first step."""
@@ -296,20 +297,22 @@ class Executor:
         for buffer in self._buffers["state"]:
             self._bind(buffer.name, weights.state(self._states[buffer.ref]))
 
-    def _bind_sizes(self, values: Mapping[str, int]) -> _Sizes:
-        key = tuple(values.values())
+    def _bind_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> _Sizes:
+        """What follows from the inputs' shapes; raises ``InputError`` where they do not fit the program."""
+        key = tuple(shapes.values())
         sizes = self._sizes.get(key)
         if sizes is None:
+            values = {**bind(self.program, shapes), THREADS: self.device.threads}
             sizes = self._sizes[key] = self._evaluate(values)
             if len(self._sizes) > _KEPT_SIZES:
                 self._sizes.popitem(last=False)
-        if key != self._current:
+        if sizes is not self._current:
             self._current = None
             for (slot, arg), value in zip(self._scalars, sizes.scalars, strict=True):
                 self.device.set_scalar(slot.kernel, slot.index, value, arg.ctype)
             for table in sizes.tables:
                 self.device.write(*table)
-            self._current = key
+            self._current = sizes
         return sizes
 
     def _evaluate(self, values: Mapping[str, int]) -> _Sizes:
@@ -329,6 +332,7 @@ class Executor:
             tables,
             tuple(evaluate(arg.value, values) for _, arg in self._scalars),
             tuple(evaluate_shape(spec.shape, values) for spec in self.program.output_specs),
+            values,
         )
 
     def _collect_arguments(self) -> None:
