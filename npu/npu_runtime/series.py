@@ -41,10 +41,14 @@ _COUNTERS, _DONE = 32, 16
 #: Looks at a counter before the thread leaves its core to others that could series.
 _SPINS = 1000
 #: What a kernel does not do whose work-items have no group.
-_GROUPED = re.compile(r"\b(barrier|__local|local|get_(?!global_id\b)\w+)\b")
+_GROUPED = re.compile(r"\b(barrier|__local|local|get_(?!global_id\b|group_id\b)\w+)\b")
+
+#: Where a work-item stands.
+_PLACE = re.compile(r"\bget_g\w+_id\b")
 
 _PRELUDE = """\
 #define get_global_id(d) ((d) == 0 ? npu_id0 : (d) == 1 ? npu_id1 : npu_id2)
+#define get_group_id(d) get_global_id(d) /* groups of one work-item */
 #define NPU_EACH(call) \\
     for (int left = end - at; left > 0; --left) { \\
         call; \\
@@ -66,6 +70,7 @@ _PRELUDE = """\
 
 _KERNEL = """\
 #undef get_global_id
+#undef get_group_id
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void %(entry)s(%(parameters)s, __global const long *table, __global volatile int *counters, const int threads)
 {
@@ -113,6 +118,7 @@ def find_series(program: CompiledProgram, most_buffers: int) -> list[Series]:
         return []
     sources = {kernel.entry: program.kernel_sources[kernel.file] for kernel in program.kernels}
     alone = {entry for entry, source in sources.items() if _as_function(entry, source) is not None}
+    numbered = {entry for entry in alone if "get_group_id" in sources[entry]}
     scratch = {buffer.name for buffer in program.buffers if buffer.kind == "scratch"}
     found: list[Series] = []
     first, names, kinds = 0, dict[str, None](), set[str]()
@@ -122,7 +128,8 @@ def find_series(program: CompiledProgram, most_buffers: int) -> list[Series]:
             found.append(Series(first, last, tuple(names)))
 
     for index, step in enumerate(program.steps):
-        fits = step.kernel in alone and all(size == 1 for size in step.local_size or ())
+        local = step.local_size or (0,) * (step.kernel in numbered)  # the driver's choice of a group
+        fits = step.kernel in alone and all(size == 1 for size in local)
         used = _buffers(step, scratch) if fits else []
         if not fits or len({*names, *used}) > most_buffers or len({*kinds, step.kernel}) > MOST_KINDS:
             end(index)
@@ -147,7 +154,7 @@ def _as_function(entry: str, source: str) -> str | None:
     alone = r"__attribute__\(\(reqd_work_group_size\(1, 1, 1\)\)\)"
     head = rf"__kernel\s+(?:{alone}\s*)?void\s+{re.escape(entry)}\s*\("
     heads = list(re.finditer(head, source))
-    if len(heads) != 1 or _GROUPED.search(source) or "get_global_id" in source[: heads[0].start()]:
+    if len(heads) != 1 or _GROUPED.search(source) or _PLACE.search(source[: heads[0].start()]):
         return None
     ids = ", ".join(f"const size_t npu_id{axis}" for axis in range(3))
     return re.sub(head, f"static void {entry}({ids}, ", source)

@@ -22,7 +22,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void mirror(__global const float *restrict x, __global const float *w, __global float *restrict y, int n,
             long row)
 {
-    const int i = get_global_id(0), r = get_global_id(1), s = get_global_id(2);
+    const int i = get_global_id(0), r = get_group_id(1), s = get_global_id(2);
     const long at = r * row + s * n + i;
     y[at] = mixed(x[(2 - r) * row + (1 - s) * n + n - 1 - i], w[r]);
 }
@@ -35,6 +35,13 @@ __kernel void group(__global const float *x, __global float *y) {
     y[i] = x[i] + (float)get_local_id(0);
 }
 """
+#: Its group's number is its own only where groups have one work-item.
+NUMBER = """\
+__kernel void number(__global const float *x, __global float *y) {
+    const int i = get_global_id(0);
+    y[i] = x[i] + (float)(get_group_id(0) < 0);
+}
+"""
 COUNT = """\
 __kernel void count(__global float *state, __global const float *x, __global float *y) {
     const int i = get_global_id(0);
@@ -45,8 +52,9 @@ __kernel void count(__global float *state, __global const float *x, __global flo
 
 
 def program(kinds: str) -> CompiledProgram:
-    """A step per letter over float32[3, 2, n], 1 <= n <= 50: m "mirror", g "group", c "count". Each one's
-    result is a scratch buffer, in one of two places of the arena."""
+    """A step per letter over float32[3, 2, n], 1 <= n <= 50: m "mirror", g "group", c "count", n "number" in
+    groups of one, d "number" in groups that the driver chooses. Each one's result is a scratch buffer, in one
+    of two places of the arena."""
     last = len(kinds) - 1
     steps = []
     for index, kind in enumerate(kinds):
@@ -61,6 +69,8 @@ def program(kinds: str) -> CompiledProgram:
                     (1, 1, 1),
                 ),
                 "g": Step("group", (read(x), write(y)), ("6*n",), (1,)),
+                "n": Step("number", (read(x), write(y)), ("6*n",), (1,)),
+                "d": Step("number", (read(x), write(y)), ("6*n",)),
                 "c": Step("count", (write("s"), read(x), write(y)), ("6*n",)),
             }[kind]
         )
@@ -69,7 +79,7 @@ def program(kinds: str) -> CompiledProgram:
         for index in range(last)
     ]
     return make(
-        {"mirror": MIRROR, "group": GROUP, "count": COUNT},
+        {"mirror": MIRROR, "group": GROUP, "number": NUMBER, "count": COUNT},
         device_type="cpu",
         symbols=(Symbol("n", 1, 50),),
         input_specs=(IOSpec("x", (3, 2, "n"), "float32"),),
@@ -98,6 +108,7 @@ def program(kinds: str) -> CompiledProgram:
         ("mmmmmccccc", 3, [(0, 5, ("x", "w", ARENA)), (5, 10, ("s", ARENA, "y"))]),
         ("mmmmmccccc", 2, [(1, 5, (ARENA, "w")), (5, 9, ("s", ARENA))]),
         ("mmmmmmm", 0, []),
+        ("mnmnmdmmmm", 9, [(0, 5, ("x", "w", ARENA)), (6, 10, (ARENA, "w", "y"))]),
     ],
 )
 def test_series_end_where_a_step_needs_groups_or_buffers_are_too_many(
@@ -119,6 +130,7 @@ def expected(kinds: str, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         x = {
             "m": lambda a: np.float32(0.5) * a[::-1, ::-1, ::-1] + weight[:, None, None],
             "g": lambda a: a,
+            "n": lambda a: a,
             "c": lambda a: a * np.float32(2),
         }[kind](x)
     return x
@@ -126,7 +138,7 @@ def expected(kinds: str, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 @pytest.mark.skipif(not PROCESSORS, reason="needs an OpenCL driver for processors")
 @pytest.mark.parametrize("threads", [1, None])
-@pytest.mark.parametrize("kinds", ["mmmmm", "mcmcmmgmmccm", "cccc" * 20], ids=["one", "mixed", "long"])
+@pytest.mark.parametrize("kinds", ["mmmmm", "mcmcmngmnccm", "cccc" * 20], ids=["one", "mixed", "long"])
 @pytest.mark.parametrize("selector", PROCESSORS)
 def test_series_give_what_their_steps_give(selector: str, kinds: str, threads: int | None) -> None:
     device = Device(selector, threads=threads)
