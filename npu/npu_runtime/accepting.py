@@ -21,8 +21,8 @@ def accept(
     """The inputs by name, numpy ones converted, and their shapes. Raises ``InputError`` unless names, dtypes,
     ranks and values are those of ``known``; values of inputs with more than ``scanned`` elements are not
     looked at (None: of every input)."""
-    missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
-    if missing or unknown:
+    if known.keys() != inputs.keys():
+        missing, unknown = known.keys() - inputs.keys(), inputs.keys() - known.keys()
         says = [
             f"{what}: {', '.join(sorted(map(str, names)))}"
             for what, names in (("missing", missing), ("unknown", unknown))
@@ -44,10 +44,11 @@ def accept(
         else:
             dense = as_dense(value, spec)
             arrays[name], shapes[name] = dense, dense.shape
-        bounds = None
-        unbounded = spec.lower is None and spec.upper is None
-        if not unbounded and (scanned is None or prod(shapes[name]) <= scanned):
-            bounds = value.bounds() if isinstance(value, NPUBuffer) else value_range(dense)
+        if (spec.lower is None and spec.upper is None) or (
+            scanned is not None and prod(shapes[name]) > scanned
+        ):
+            continue
+        bounds = value.bounds() if isinstance(value, NPUBuffer) else value_range(dense)
         if bounds and (
             (spec.lower is not None and bounds[0] < spec.lower)
             or (spec.upper is not None and bounds[1] > spec.upper)

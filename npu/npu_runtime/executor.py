@@ -6,8 +6,7 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from npu_runtime import env
@@ -135,6 +134,7 @@ class Executor:
         self.program = program
         self.device = device
         self._lock = threading.Lock()
+        self._watched = env.debug_level() >= env.KERNELS
         self._warn_of_other_kind()
         check_sizes(program, device)
         check_capabilities(program, device)
@@ -182,12 +182,20 @@ class Executor:
         enqueued, ``InputError`` for a missing, unknown or unfitting input and ``WeightsMismatchError`` for
         weights of another program; and ``InputError`` after the run where kernels met an index out of range.
         """
-        with self._lock, self._timed(env.debug_level() >= env.KERNELS) as times:
-            return self._run(inputs, weights, times)
+        with self._lock:
+            if not self._watched:
+                return self._run(inputs, weights, None)
+            times: list[StepTime] = []
+            outputs = self._run(inputs, weights, times)
+        from npu_runtime.profiler import step_lines
+
+        for line in step_lines(self.program, times):
+            env.debug(env.KERNELS, line)
+        return outputs
 
     def start(self, inputs: Mapping[str, object], weights: Weights) -> Running:
         """As ``run``, but only enqueues: the caller waits. Arrays among the inputs may change at once."""
-        if env.debug_level() >= env.KERNELS:
+        if self._watched:
             return Running(self.run(inputs, weights))
         with self._lock:
             return self._enqueue(inputs, weights, copied=True)
@@ -199,16 +207,6 @@ class Executor:
         times: list[StepTime] = []
         with self._lock:
             return self._run(inputs, weights, times), times
-
-    @contextmanager
-    def _timed(self, wanted: bool) -> Iterator[list[StepTime] | None]:
-        times: list[StepTime] = []
-        yield times if wanted else None
-        if times:
-            from npu_runtime.profiler import step_lines
-
-            for line in step_lines(self.program, times):
-                env.debug(env.KERNELS, line)
 
     def _run(
         self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
@@ -229,9 +227,7 @@ class Executor:
             self._faults.check(seen)
         return made
 
-    def _enqueue(
-        self, inputs: Mapping[str, object], weights: Weights, copied: bool = False
-    ) -> Running:
+    def _enqueue(self, inputs: Mapping[str, object], weights: Weights, copied: bool = False) -> Running:
         """Enqueues a run; ``copied``: arrays among the inputs may change before it is done."""
         sizes, writes, made = self._bind_all(inputs, weights)
         if copied:
