@@ -247,6 +247,10 @@ class Emitter:
     def emit_where(self, share: Dim, nodes: Sequence[Node]) -> None:
         """Emits ``nodes``, which the graph does not have, as kernels that run where ``share``, 0 or 1, is 1.
         They stand in for others: rules choose about them, and no measurement is asked for."""
+        made = {output for node in nodes for output in node.outputs}
+        for value in [value for node in nodes for value in node.inputs if value is not None]:
+            if value not in made and value not in self._constants:
+                self.view(value)  # what copies it runs in any case: others read the copy as well
         kept, first = (self._node, self.tuning, self.answers), len(self.calls)
         self.tuning, self.answers = _RULES, {}
         self._specs = {**self._specs, **{node.outputs[0]: node.out for node in nodes}}

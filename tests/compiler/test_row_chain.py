@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from npu_compiler.compiler import compile_with_report
+from npu_compiler.compiler import compile_ir, compile_with_report
 from npu_compiler.ops.row_chain import rows_of
 from npu_compiler.tuned import Tuning
 from npu_runtime.device import Device
@@ -55,6 +55,29 @@ def test_many_rows_are_one_kernel_and_few_are_not(knobs: dict[str, int]) -> None
         launched = [step.kernel for step in program.steps if all(evaluate_shape(step.global_size, values))]
         many = count >= 24 * device.threads or (knobs.get("least") == 1 and count >= device.threads)
         assert [name.startswith("row_chain") for name in launched] == ([True] if many else [False] * 4)
+
+
+class _Heads(_Layer):
+    """Rows that only a copy brings together, and that are read once more behind."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [1, 4, rows, 8]; the result is [1, rows, 32]."""
+        rows = x.transpose(1, 2).reshape(1, -1, 32)
+        return super().forward(rows) + rows.sin()
+
+
+@pytest.mark.parametrize("threads_each", [1, 24, 50])
+def test_rows_are_copied_whichever_form_reads_them(threads_each: int) -> None:
+    layer, device = _Heads().eval(), Device()
+    x = torch.randn(1, 4, threads_each * device.threads + 1, 8)
+    for dynamic in (None, {"x": {2: ("rows", 1, 4096)}}):
+        program = compile_ir(extract_ir(layer, (x,), dynamic_shapes=dynamic))
+        weights = load_weights(
+            {key: value.detach().numpy() for key, value in layer.state_dict().items()}, program, device
+        )
+        ran = Executor(program, device).run({"x": x.numpy()}, weights)
+        got = ran[program.output_specs[0].name].to_numpy()
+        np.testing.assert_allclose(got, layer(x).detach().numpy(), 2e-5, 2e-5)
 
 
 @pytest.mark.parametrize(
