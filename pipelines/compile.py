@@ -60,7 +60,7 @@ def run(job: Job) -> Observed:
                                    for answer in result.answers),
                       "kernels": sum(len(result.program.kernels) for result in results.values()),
                       "arena_bytes": sum(result.program.arena_bytes for result in results.values())}
-    if job.config.is_language_model:
+    if job.config.draws_tokens:
         templates.update(_compile_sampler(job))
     job.dump_dir.mkdir(exist_ok=True)
     job.kernels_dir.mkdir(exist_ok=True)
@@ -75,11 +75,10 @@ def _compile_sampler(job: Job) -> tuple[str, ...]:
     from npu_compiler.compiler import load_graph
     from npu_compiler.token_sampler import token_sampler
     graph = load_graph(job.ir("decode"))
-    shapes = [graph.values()[output.value].shape for output in graph.outputs if output.name == "logits"]
-    if not shapes:
-        raise ConfigError(f"{job.label}: programs.decode.outputs: a language model has an output logits")
-    batch, vocabulary = shapes[0][0], int(str(shapes[0][-1]))
-    result = token_sampler(vocabulary, target=job.target, batch=batch if isinstance(batch, int) else 1)
+    (logits,) = (output.value for output in graph.outputs if output.name == "logits")
+    batch, *_, vocabulary = graph.values()[logits].shape
+    size = int(str(vocabulary))
+    result = token_sampler(size, target=job.target, batch=batch if isinstance(batch, int) else 1)
     result.program.save(job.token_sampler)
     return result.templates
 

@@ -98,6 +98,11 @@ class Indexing(nn.Module):
         return torch.index_put(x, (i + 0,), (torch.gather(x, 1, i[:, None] - 0) + read[:, None]).expand(3, 7))
 
 
+def around(inner: int, out: int) -> nn.Module:
+    """A 3x3 convolution between two of one tap."""
+    return nn.Sequential(nn.Conv2d(8, inner, 1), nn.Conv2d(inner, out, 3, padding=1), nn.Conv2d(out, 8, 1))
+
+
 TABLE = torch.arange(35.0).reshape(5, 7)
 #: What the records' cases do not reach: options of the compiler, faults, weights of 16 bits.
 EXTRA: dict[str, Callable[[], Subject]] = {
@@ -110,6 +115,8 @@ EXTRA: dict[str, Callable[[], Subject]] = {
     "attention-capped": lambda: of_module(Capped(), torch.randn(1, 2, 3, 8)),
     "attention-capped-lanes": lambda: of_module(Capped(), torch.randn(2, 2, 67, 8)),
     "linear-float16-weight": lambda: of_module(Narrow(), torch.randn(3, 7)),
+    "winograd-of-few-tiles": lambda: of_module(around(64, 24), torch.randn(1, 8, 64, 16)),
+    "winograd-without-rest": lambda: of_module(around(72, 24), torch.randn(1, 8, 64, 24)),
     "pool-of-a-large-window": lambda: of_module(
         nn.Sequential(nn.Conv2d(8, 8, 1), nn.MaxPool2d(5, 2)), torch.randn(1, 8, 9, 11)
     ),
