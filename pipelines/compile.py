@@ -60,7 +60,7 @@ def run(job: Job) -> Observed:
                                    for answer in result.answers),
                       "kernels": sum(len(result.program.kernels) for result in results.values()),
                       "arena_bytes": sum(result.program.arena_bytes for result in results.values())}
-    if job.config.draws_tokens:
+    if job.paths("token_sampler"):
         templates.update(_compile_sampler(job))
     job.dump_dir.mkdir(exist_ok=True)
     job.kernels_dir.mkdir(exist_ok=True)

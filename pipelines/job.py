@@ -103,9 +103,9 @@ class Job:
         verify = self.config.verify
         if artifact == "dataset" and verify.dataset is None and verify.sentences is None:
             return ()
-        if artifact == "tokenizer" and not self.config.is_language_model:
+        if artifact in ("tokenizer", "token_sampler") and not self.config.is_language_model:
             return ()
-        if artifact == "token_sampler" and not self.config.draws_tokens:
+        if artifact == "token_sampler" and "logits" not in self.config.programs["decode"].outputs:
             return ()
         if artifact == ("npubin" if self.config.fallback == "allow" else "parts"):
             return ()

@@ -361,11 +361,6 @@ class ModelConfig(Section):
         """Whether it generates text: a prompt by ``prefill``, then token by token by ``decode``."""
         return {"prefill", "decode"} <= self.programs.keys()
 
-    @property
-    def draws_tokens(self) -> bool:
-        """Whether tokens can be drawn on the device: from ``decode``'s output "logits"."""
-        return self.is_language_model and "logits" in self.programs["decode"].outputs
-
     def knob(self, path: str) -> object:
         """The plain value of a dotted key ("bench.repeats"), as JSON would hold it; None below nothing."""
         value: Any = self
