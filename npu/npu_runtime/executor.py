@@ -182,13 +182,14 @@ class Executor:
         enqueued, ``InputError`` for a missing, unknown or unfitting input and ``WeightsMismatchError`` for
         weights of another program; and ``InputError`` after the run where kernels met an index out of range.
         """
-        with self._lock:
-            if not self._watched:
-                return self._run(inputs, weights, None)
-            times: list[StepTime] = []
-            outputs = self._run(inputs, weights, times)
+        if not self._watched:
+            with self._lock:
+                running = self._enqueue(inputs, weights)
+                running.wait()
+                return running.outputs
         from npu_runtime.profiler import step_lines
 
+        outputs, times = self.run_timed(inputs, weights)
         for line in step_lines(self.program, times):
             env.debug(env.KERNELS, line)
         return outputs
@@ -204,28 +205,18 @@ class Executor:
         self, inputs: Mapping[str, object], weights: Weights
     ) -> tuple[dict[str, NPUBuffer], list[StepTime]]:
         """As ``run``; gives also when each step ran, by the device's clock. Every step is launched alone."""
-        times: list[StepTime] = []
-        with self._lock:
-            return self._run(inputs, weights, times), times
-
-    def _run(
-        self, inputs: Mapping[str, object], weights: Weights, times: list[StepTime] | None
-    ) -> dict[str, NPUBuffer]:
-        if times is None:
-            running = self._enqueue(inputs, weights)
-            running.wait()
-            return running.outputs
         device = self.device
-        sizes, writes, made = self._bind_all(inputs, weights)
-        for write in writes:
-            device.write(*write)
-        spans = device.launch_timed(sizes.launches)
-        times += [StepTime(step, *span, sizes.values) for step, span in zip(sizes.steps, spans, strict=True)]
-        if self._faults is not None:
-            memory, seen = self._faults.fetch()
-            device.read(memory, seen)
-            self._faults.check(seen)
-        return made
+        with self._lock:
+            sizes, writes, made = self._bind_all(inputs, weights)
+            for write in writes:
+                device.write(*write)
+            spans = device.launch_timed(sizes.launches)
+            if self._faults is not None:
+                memory, seen = self._faults.fetch()
+                device.read(memory, seen)
+                self._faults.check(seen)
+        steps = zip(sizes.steps, spans, strict=True)
+        return made, [StepTime(step, *span, sizes.values) for step, span in steps]
 
     def _enqueue(self, inputs: Mapping[str, object], weights: Weights, copied: bool = False) -> Running:
         """Enqueues a run; ``copied``: arrays among the inputs may change before it is done."""

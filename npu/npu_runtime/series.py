@@ -38,7 +38,7 @@ MOST_ITEMS = 1 << 16
 _HEAD = 4
 #: Counters of a step: chunks taken and done, each in a cache line of its own.
 _COUNTERS, _DONE = 32, 16
-#: Looks at a counter before the thread leaves its core to others that could series.
+#: Looks at a counter before the thread leaves its core to others that could run.
 _SPINS = 1000
 #: What a kernel does not do whose work-items have no group.
 _GROUPED = re.compile(r"\b(barrier|__local|local|get_(?!global_id\b|group_id\b)\w+)\b")
