@@ -164,7 +164,7 @@ def _open(info: DeviceInfo, threads: int | None) -> tuple[Any, Any, Any]:
 
 
 #: Drivers whose work-items of one run on a thread each, one after the other, from start to end.
-_THREADED = ("pocl",)
+_THREADED = ("pocl", "intel")
 
 
 class Device(Backend):
