@@ -1,8 +1,12 @@
 """The search for a kernel's best choice: which choices are tried in which order, when one counts as better,
-and when to stop. Knows neither devices nor processes: a ``Lab`` measures."""
+and when to stop. Knows neither devices nor processes: a ``Lab`` measures.
+
+Kernels are searched alone, where a choice costs little; what is best alone is taken only if the program that
+it is part of is faster with it: there caches, threads and neighbours are others."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +34,16 @@ class Trial:
             return float("inf")
         return statistics.median(self.times) / max(statistics.median(self.default), 1e-9)
 
+    @property
+    def highest(self) -> float:
+        """The upper end of the 95 % interval of the median of the ratios run by run: median + 1.57 IQR /
+        sqrt(n) (the notch of McGill, Tukey and Larsen, "Variations of box plots", 1978)."""
+        if self.problem:
+            return float("inf")
+        ratios = [time / max(default, 1e-9) for time, default in zip(self.times, self.default, strict=True)]
+        low, median, high = statistics.quantiles((*ratios, *ratios[-1:]), n=4)
+        return median + 1.57 * (high - low) / math.sqrt(len(ratios))
+
 
 class Lab(Protocol):
     """Measures choices for one question."""
@@ -37,6 +51,9 @@ class Lab(Protocol):
     def measure(self, choice: Choice, repeats: int) -> Trial:
         """Runs ``choice`` and the rule's choice ``repeats`` times each, in turns, after it has compared their
         results."""
+
+    def measure_program(self, choice: Choice) -> Trial:
+        """Runs the whole program with ``choice`` and with the rule's, in turns."""
 
 
 @dataclass
@@ -60,13 +77,15 @@ class Budget:
 @dataclass(frozen=True)
 class Best:
     """What a search has found: the choice, its last trial, how many choices were tried, those that failed and
-    why; ``complete`` is false where the time was up before the end."""
+    why; ``complete`` is false where the time was up before the end. ``program`` is the whole program's time
+    with the choice over that with the rule's, None for the rule's own."""
 
     choice: Choice
     trial: Trial
     tried: int
     failed: tuple[tuple[Choice, str], ...]
     complete: bool
+    program: float | None = None
 
 
 def search(space: Space, question: Question, lab: Lab, budget: Budget, repeats: int,
@@ -74,7 +93,8 @@ def search(space: Space, question: Question, lab: Lab, budget: Budget, repeats: 
     """From the rule's choice on, changes one knob at a time and keeps what is faster, until no knob helps.
 
     A choice that looks faster is measured again, three times as often, before it is kept: the fastest of many
-    is by half luck. Raises ``ValueError`` where not even the rule's choice can be measured."""
+    is by half luck. The best is the rule's after all unless the program gains by it. Raises ``ValueError``
+    where not even the rule's choice can be measured."""
     default = space.rule(question)
     first = lab.measure(default, repeats)
     if first.problem:
@@ -103,4 +123,11 @@ def search(space: Space, question: Question, lab: Lab, budget: Budget, repeats: 
             turn = names[names.index(knob) + 1:] + names[:names.index(knob) + 1]  # the next knob's turn
             near = list(space.neighbours(best, question))
             waiting = deque(item for name in turn for item in near if item[0] == name)
-    return Best(best, trial, len(seen) - 1, tuple(failed), complete)
+    tried = len(seen) - 1
+    if best == default or not complete:
+        return Best(best, trial, tried, tuple(failed), complete)
+    whole = lab.measure_program(best)
+    if whole.highest < 1:
+        return Best(best, trial, tried, tuple(failed), complete, whole.ratio)
+    reason = whole.problem or f"{trial.ratio:.3f} of the time alone, {whole.ratio:.3f} of the program's"
+    return Best(default, first, tried, (*failed, (best, reason)), complete)

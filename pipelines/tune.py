@@ -44,8 +44,11 @@ class Asked:
     @property
     def text(self) -> str:
         """For people: "product of conv1"."""
-        return f"{self.answer.space} of {self.answer.node}"
+        return f"{self.answer.space} of {self.answer.nodes[0]}"
 
+
+#: The share of a program below which kernels are not searched: no run would show what they gain.
+SMALL = 0.005
 
 Show = Callable[[str, int, int], None]
 
@@ -70,6 +73,8 @@ def tune(job: Job, show: Show, *, seconds: float | None = None, candidates: int 
             raise TuneError(f"{job.label}: none of its kernels on {job.target} leaves anything open")
         workshop = held.enter_context(Workshop({
             "graphs": {name: str(path) for name, path in graphs.items()}, "target": job.target,
+            "programs": {name: program.model_dump_json()
+                         for name, program in job.config.programs.items()},
             "options": options, "sizes": upper_sizes(job.config, job.config.bench.sizes),
             "selector": job.selector, "threads": job.config.bench.threads}, knobs.patience, job.root))
         if prepare:
@@ -83,15 +88,23 @@ def _search_all(job: Job, asked: list[Asked], workshop: Workshop, budget: Budget
     assert job.tuned_for is not None and job.tuned_for.driver is not None
     path = folder_of(job.root) / f"{job.tuned_for.exact}.json"
     known = read_file(path) if path.is_file() else TuningFile(FORMAT, str(job.tuned_for.exact))
-    entries = {entry.key: entry for entry in known.entries}
+    entries = {entry.key: entry for entry in known.entries if is_current(entry)}
     workshop.start()
     driver, threads = job.tuned_for.driver, workshop.threads
+    show("times every kernel", 0, len(asked))
+    asked, small = heaviest_first(asked, {name: workshop.profile(name) for name in
+                                          {item.program for item in asked}})
+    if small:
+        job.say(f"{small} questions are about kernels that take less than {SMALL:.1%} of the time: by rule")
     done = searched = better = 0
+
+    def counts(entry: Entry) -> bool:
+        return is_current(entry) and (entry.driver, entry.threads) == (driver, threads)
+
     for item in asked:
         space, question = spaces()[item.answer.space], item.answer.question
         old = entries.get(item.answer.key)
-        if old is not None and (old.kernel, old.driver, old.threads) == (
-                version(space.templates), driver, threads):
+        if old is not None and counts(old):
             done += 1
             continue
         if budget.over:
@@ -103,7 +116,8 @@ def _search_all(job: Job, asked: list[Asked], workshop: Workshop, budget: Budget
         show(item.text, done, len(asked))
         try:
             lab = workshop.open(item.program, item.answer, space.rule(question),
-                                [*item.forced, *((key, entry.params) for key, entry in entries.items())])
+                                [*item.forced, *((entry.key, entry.params)
+                                                 for entry in entries.values() if counts(entry))])
             best = search(space, question, lab, budget, job.config.tune.repeats, tell)
         except ValueError as error:
             job.say(f"{item.text}: cannot be measured: {error}")
@@ -120,6 +134,25 @@ def _search_all(job: Job, asked: list[Asked], workshop: Workshop, budget: Budget
             f"entries in {place}")
     if budget.over and done < len(asked):
         job.say(f"the time is up: doit tune:{job.label} goes on with the other {len(asked) - done}")
+
+
+def heaviest_first(asked: list[Asked], times: Mapping[str, Mapping[str, float]]) -> tuple[list[Asked], int]:
+    """``asked`` by the time that the nodes take which ask, those that lead to others last, without those
+    that take less than ``SMALL`` of their program's; how many these are. ``times`` of nodes by program."""
+
+    def share(item: Asked) -> float:
+        nodes = times[item.program]
+        return sum(nodes.get(name, 0.0) for name in item.answer.nodes) / max(sum(nodes.values()), 1e-9)
+
+    heavy = [item for item in asked if share(item) >= SMALL]
+    heavy.sort(key=lambda item: (spaces()[item.answer.space].leads, -share(item)))
+    return heavy, len(asked) - len(heavy)
+
+
+def is_current(entry: Entry) -> bool:
+    """Whether the kernels that ``entry`` was measured with are those of today; no other entry counts."""
+    space = spaces().get(entry.space)
+    return space is not None and entry.kernel == version(space.templates)
 
 
 def _prepare(asked: list[Asked], workshop: Workshop, show: Show) -> None:
@@ -157,8 +190,8 @@ def graphs_of(job: Job, folder: str) -> dict[str, Path]:
 
 
 def questions(graphs: Mapping[str, Path], target: str, options: Mapping[str, Any]) -> list[Asked]:
-    """What the programs ask about their kernels, each question once; those that lead to others last, with
-    what their other choices would ask before them."""
+    """What the programs ask about their kernels, each question once, with what is asked where those that lead
+    to others are answered otherwise."""
     found: dict[str, Asked] = {}
     for program, path in graphs.items():
         graph = load_graph(path)
@@ -170,7 +203,7 @@ def questions(graphs: Mapping[str, Path], target: str, options: Mapping[str, Any
             for answer in result.answers:
                 found.setdefault(answer.key, Asked(program, answer, forced))
             waiting += _alternatives(result.answers, tried)
-    return sorted(found.values(), key=lambda item: spaces()[item.answer.space].leads)
+    return list(found.values())
 
 
 def _alternatives(answers: tuple[Answer, ...],
@@ -196,7 +229,8 @@ def _entry(answer: Answer, best: Best, default: Choice, kernel: str, driver: str
         answer.space, dict(answer.question), dict(best.choice), kernel, driver, threads,
         len(best.trial.times), round(median, 2), round(low, 2), round(high, 2), dict(default),
         round(statistics.median(best.trial.default), 2), best.tried,
-        tuple(Failure(dict(choice), reason) for choice, reason in best.failed))
+        tuple(Failure(dict(choice), reason) for choice, reason in best.failed),
+        best.program and round(best.program, 4))
 
 
 def _line(item: Asked, entry: Entry) -> str:
@@ -206,4 +240,5 @@ def _line(item: Asked, entry: Entry) -> str:
     changed = " ".join(f"{name}={value}" for name, value in entry.params.items()
                        if value != entry.default[name])
     return (f"{item.text}: {times} with {changed}, by rule {entry.default_us:.0f} "
-            f"({entry.median_us / max(entry.default_us, 1e-9) - 1:+.0%})")
+            f"({entry.median_us / max(entry.default_us, 1e-9) - 1:+.0%}; {entry.program or 1:.3f} of the "
+            "program's time)")

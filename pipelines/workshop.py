@@ -50,12 +50,23 @@ class Workshop:
              others: Sequence[tuple[str, Choice]]) -> Bench:
         """What measures choices for the question of ``answer``. Raises ``ValueError`` where the rule's own
         choice does not run, or the node alone does not ask it."""
-        request = {"do": "open", "program": program, "node": answer.node, "question": answer.key,
+        request = {"do": "open", "program": program, "node": answer.nodes[0], "question": answer.key,
                    "default": dict(default),
                    "others": [(key, dict(choice)) for key, choice in others if key != answer.key]}
         bench = Bench(self, request)
         bench.begin()
         return bench
+
+    def profile(self, program: str) -> dict[str, float]:
+        """The microseconds of every node's kernels in a run of ``program`` by the rules. Raises
+        ``ValueError`` where it does not run."""
+        if not self.alive:
+            self.start()
+        answer = self.ask({"do": "profile", "program": program}, START)
+        if "problem" in answer:
+            raise ValueError(f"{program}: {answer['problem']}")
+        found: dict[str, float] = answer["times"]
+        return found
 
     def ask(self, request: Mapping[str, Any], limit: float) -> dict[str, Any]:
         """The worker's answer; "problem" is why there is none. A worker that hangs is killed."""
@@ -139,14 +150,21 @@ class Bench:
 
     def measure(self, choice: Choice, repeats: int) -> Trial:
         """See ``pipelines.search.Lab``."""
-        answer = self._ask({"do": "measure", "choice": dict(choice), "repeats": repeats})
-        if "problem" in answer:
-            return Trial(problem=answer["problem"])
-        return Trial(tuple(answer["times"]), tuple(answer["default"]))
+        return self._trial({"do": "measure", "choice": dict(choice), "repeats": repeats})
+
+    def measure_program(self, choice: Choice) -> Trial:
+        """See ``pipelines.search.Lab``."""
+        return self._trial({"do": "measure_program", "choice": dict(choice)})
 
     def build(self, choice: Choice) -> None:
         """Has the driver build what ``choice`` needs."""
         self._ask({"do": "build", "choice": dict(choice)})
+
+    def _trial(self, request: Mapping[str, Any]) -> Trial:
+        answer = self._ask(request)
+        if "problem" in answer:
+            return Trial(problem=answer["problem"])
+        return Trial(tuple(answer["times"]), tuple(answer["default"]))
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if not self.workshop.alive:

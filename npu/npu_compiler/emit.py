@@ -146,8 +146,9 @@ class Emitter:
     def choose(self, space: Space, question: Question) -> Choice:
         """A value for each knob of ``space``: measured where this device, or its family, has an entry for
         ``question``, else by the space's rule. The choice is recorded."""
-        answer = replace(self.tuning.answer(space, question), node=self._node)
-        self.answers.setdefault(answer.key, answer)
+        answer = self.tuning.answer(space, question)
+        before = self.answers.get(answer.key, answer).nodes
+        self.answers[answer.key] = replace(answer, nodes=tuple(dict.fromkeys((*before, self._node))))
         return answer.choice
 
     def call(

@@ -33,7 +33,9 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The best choice found for a question, with what was measured: the median of ``repeats`` runs in
     microseconds, the quartiles around it, the rule's own choice and its median in the same minutes, and how
-    many choices were tried. ``kernel`` is the version of the templates, ``driver`` the OpenCL driver."""
+    many choices were tried. ``kernel`` is the version of the templates, ``driver`` the OpenCL driver.
+    ``program`` is the time of the whole program that the search was for, with the choice, over that with the
+    rule's; None where the rule's choice stayed, or programs were not compared."""
 
     space: str
     question: _Values
@@ -49,6 +51,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_us: _Microseconds
     tried: int
     failed: tuple[Failure, ...] = ()
+    program: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     @property
     def key(self) -> str:
@@ -84,14 +87,14 @@ class Found:
 @dataclass(frozen=True)
 class Answer:
     """What a question was answered with, and by whom: "rule", or the name of a file; ``ignored`` says which
-    entries there were that do not count, and why. ``node`` is the first that asked."""
+    entries there were that do not count, and why. ``nodes`` are those that asked."""
 
     space: str
     question: Question
     choice: Choice
     source: str = "rule"
     ignored: tuple[str, ...] = ()
-    node: str = ""
+    nodes: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ import pytest
 from npu_compiler.spaces import Choice, Question, Space
 from npu_compiler.tuned import Answer
 from pipelines.search import Budget, Trial, search
+from pipelines.tune import Asked, heaviest_first
 from pipelines.workshop import Workshop
 
 SPACE = Space(
@@ -23,9 +24,11 @@ ROWS: Question = {"rows": 8}
 
 @dataclass
 class Stopwatch:
-    """A lab whose times are a function of the choice."""
+    """A lab whose times are a function of the choice; those of programs of ``program``."""
 
     time: Callable[[Choice], float | str]
+    program: Callable[[Choice], list[float] | str] = lambda choice: [9.0] * 9
+    programs: list[Choice] = field(default_factory=list)
     tried: list[tuple[Choice, int]] = field(default_factory=list)
 
     def measure(self, choice: Choice, repeats: int) -> Trial:
@@ -35,6 +38,13 @@ class Stopwatch:
             return Trial(problem=found)
         assert isinstance(default, float)
         return Trial((found,) * repeats, (default,) * repeats)
+
+    def measure_program(self, choice: Choice) -> Trial:
+        self.programs.append(choice)
+        found = self.program(choice)
+        if isinstance(found, str):
+            return Trial(problem=found)
+        return Trial(tuple(found), (10.0,) * len(found))
 
 
 def budget(seconds: float = 1e9, candidates: int = 100, step: float = 0.0) -> Budget:
@@ -74,6 +84,33 @@ def test_what_counts_as_better(time: Callable[[Choice], float | str], choice: di
 def test_a_first_impression_that_does_not_last_is_no_improvement() -> None:
     lab = Stopwatch(lambda choice: 50.0 if choice["mr"] == 4 and lab.tried[-1][1] == 3 else 100.0)
     assert search(SPACE, ROWS, lab, budget(), 3).choice == SPACE.rule(ROWS)
+
+
+@pytest.mark.parametrize(("program", "ratio", "reason"), [
+    ([9.0] * 9, 0.9, ""),
+    ([10.0] * 9, None, "0.125 of the time alone, 1.000 of the program's"),
+    ([9.9, 10.3, 9.7, 10.2, 9.4], None, "0.125 of the time alone, 0.990 of the program's"),  # or by luck
+    ([9.9, 9.8, 9.9, 9.9, 9.8], 0.99, ""),
+    ("did not end within 60 s", None, "did not end within 60 s"),
+])
+def test_the_best_alone_is_taken_where_the_program_gains(program: list[float] | str, ratio: float | None,
+                                                         reason: str) -> None:
+    lab = Stopwatch(far, lambda choice: program)
+    best = search(SPACE, ROWS, lab, budget(), 5)
+    fastest = {"mr": 8, "order": "column", "ahead": True}
+    assert lab.programs == [fastest]
+    assert best.program == (pytest.approx(ratio) if ratio else None)
+    if ratio:
+        assert best.choice == fastest and not best.failed
+    else:
+        assert best.choice == SPACE.rule(ROWS) and best.trial.ratio == 1
+        assert best.failed == ((fastest, reason),)
+
+
+def test_a_program_is_not_measured_for_the_rules_choice() -> None:
+    lab = Stopwatch(lambda choice: 100.0)
+    assert search(SPACE, ROWS, lab, budget(), 3).program is None
+    assert not lab.programs
 
 
 def test_only_valid_choices_are_tried() -> None:
@@ -118,7 +155,7 @@ for line in sys.stdin:
 
 def test_a_choice_that_hangs_or_dies_is_recorded_and_the_next_one_is_measured(tmp_path: Path) -> None:
     with Workshop({}, 1.0, tmp_path, (sys.executable, "-c", WORKER)) as workshop:
-        bench = workshop.open("main", Answer("toy", ROWS, {}, node="conv1"), {"order": "row"}, ())
+        bench = workshop.open("main", Answer("toy", ROWS, {}, nodes=("conv1",)), {"order": "row"}, ())
         found = {what: bench.measure({"order": what}, 1).problem
                  for what in ("row", "hangs", "dies", "differs", "leaves", "column")}
         process = workshop._process
@@ -131,4 +168,16 @@ def test_a_choice_that_hangs_or_dies_is_recorded_and_the_next_one_is_measured(tm
 def test_a_node_that_does_not_ask_the_question_is_refused(tmp_path: Path) -> None:
     with (Workshop({}, 5.0, tmp_path, (sys.executable, "-c", WORKER)) as workshop,
           pytest.raises(ValueError, match="does not ask it")):
-        workshop.open("main", Answer("toy", {"rows": 0}, {}, node="conv1"), {"order": "row"}, ())
+        workshop.open("main", Answer("toy", {"rows": 0}, {}, nodes=("conv1",)), {"order": "row"}, ())
+
+
+def test_the_heaviest_questions_come_first_and_the_lightest_never() -> None:
+    def asked(rows: int, *nodes: str, space: str = "product", program: str = "main") -> Asked:
+        return Asked(program, Answer(space, {"rows": rows}, {}, nodes=nodes))
+
+    given = [asked(1, "a"), asked(2, "b", "c"), asked(3, "d"), asked(4, "b", space="conv3x3"),
+             asked(5, "a", program="decode"), asked(6, "gone")]
+    times = {"main": {"a": 30.0, "b": 20.0, "c": 20.0, "d": 0.3}, "decode": {"a": 1.0}}
+    found, small = heaviest_first(given, times)
+    assert [item.answer.question["rows"] for item in found] == [5, 2, 1, 4]
+    assert small == 2
