@@ -151,7 +151,7 @@ def _buffers(step: Step, scratch: set[str]) -> list[str]:
 def _as_function(entry: str, source: str) -> str | None:
     """``source`` with the kernel ``entry`` as a function that takes the work-item's place; None for a kernel
     whose work-items have more than that."""
-    alone = r"__attribute__\(\(reqd_work_group_size\(1, 1, 1\)\)\)"
+    alone = r"__attribute__\(\(reqd_work_group_size\(1, 1, 1\)(?:, vec_type_hint\(\w+\))?\)\)"
     head = rf"__kernel\s+(?:{alone}\s*)?void\s+{re.escape(entry)}\s*\("
     heads = list(re.finditer(head, source))
     if len(heads) != 1 or _GROUPED.search(source) or _PLACE.search(source[: heads[0].start()]):
