@@ -75,10 +75,10 @@ def compile_ir(
     that the graph must compute in ("float32", "float16", "bfloat16"; None: any); it is chosen at extraction.
     ``program`` is the name among the model's programs. With ``expose_values`` every value that survives
     fusion is an output as well, under its name in the graph. ``winograd``: whether 3x3 convolutions may use
-    F(4x4, 3x3) where it pays, ``fuse_depthwise``: whether a convolution and the depthwise one behind it may
-    be one kernel where that pays. ``check_indices``: whether a run raises an error where an index is out of
-    range (reading or writing elsewhere is impossible either way). ``tuning``: measured choices about kernels
-    (``npu_compiler.tuned.load_tuning``); without it, rules choose.
+    Winograd's forms where they pay, ``fuse_depthwise``: whether a convolution and the depthwise one behind
+    it may be one kernel where that pays. ``check_indices``: whether a run raises an error where an index is
+    out of range (reading or writing elsewhere is impossible either way). ``tuning``: measured choices about
+    kernels (``npu_compiler.tuned.load_tuning``); without it, rules choose.
 
     Raises ``UnsupportedOpError`` listing all nodes that cannot be compiled, ``IRError`` for a malformed graph
     and ``CompileError`` for anything else.

@@ -53,7 +53,7 @@ def _product_rule(question: Question) -> Choice:
         # 24 and 40 channels fill three and five vectors, and less of two or three panels of two
         nv = 3 if out % 24 == 0 and out % 16 else 5 if out == 40 else nv
     panels = groups * -(-out // (8 * nv))
-    unroll = next(step for step in (4, 3, 2, 1) if inner % step == 0)
+    unroll = next(step for step in (4, 7, 3, 2, 1) if inner % step == 0)
 
     def tile(
         mr: int, grain: int, order: str = "panel", split: bool = False, prefetch: bool = False
@@ -170,7 +170,12 @@ def form_estimates(question: Question) -> dict[str, float]:
 
 def _product_time(weights: int, rows: int) -> float:
     """Multiply-adds of as many ``rows``, and reading ``weights`` from main memory meanwhile."""
-    first, second = sorted((weights * rows, 4 * weights * MEMORY_BALANCE))
+    return _overlapped(weights * rows, weights)
+
+
+def _overlapped(adds: int, weights: int) -> float:
+    """Multiply-adds of both, where ``weights`` are read while ``adds`` are computed."""
+    first, second = sorted((adds, 4 * weights * MEMORY_BALANCE))
     return second + NOT_HIDDEN * first
 
 
@@ -186,6 +191,41 @@ FORM = declare(
     _form_rule,
     lambda choice, question: choice["form"] in ("direct", *TILES),
     ("ops/winograd.cl.j2", "ops/conv_igemm.cl.j2"),
+    leads=True,
+)
+
+
+#: What the rows of the products of a convolution of stride 2 are called: tiles, rows of tiles by columns of
+#: pixels, and rows of pixels by columns of tiles.
+STRIDED_ROWS = {name: (name, f"{name}_columns", f"{name}_rows") for name in TILES}
+
+
+def strided_estimates(question: Question) -> dict[str, float]:
+    """The time of each form of a 3x3 convolution of stride 2, in multiply-adds."""
+    pixels, inner, out = _numbers(question, "pixels", "inner", "out")
+    estimates = {"direct": _product_time(9 * inner * out, pixels)}
+    for name, size in TILES.items():
+        points = size + 1
+        tiles, columns, rows = _numbers(question, *STRIDED_ROWS[name])
+        transformed = points * points * tiles + points * (columns + rows)
+        product = _overlapped((transformed + pixels) * inner * out, (size + 2) ** 2 * inner * out)
+        moved = transformed * 4 * (inner + out) * 2
+        estimates[name] = product + moved * CACHE_BALANCE + 2 * LAUNCH_BALANCE
+    return estimates
+
+
+def _strided_rule(question: Question) -> Choice:
+    estimates = strided_estimates(question)
+    return {"form": min(estimates, key=lambda name: estimates[name])}
+
+
+#: 3x3 convolutions of stride 2: directly, or by Winograd's F(2, 2) or F(4, 2) on the even samples.
+STRIDED = declare(
+    "conv3x3_strided",
+    {"form": ("direct", *TILES)},
+    _strided_rule,
+    lambda choice, question: choice["form"] in ("direct", *TILES),
+    ("ops/winograd_strided.cl.j2", "ops/conv_igemm.cl.j2"),
     leads=True,
 )
 

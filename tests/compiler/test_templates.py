@@ -159,6 +159,8 @@ def test_a_computed_include_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("ops/pack_rows.cl.j2", {"channels": 9}),
         ("ops/winograd.cl.j2", {"part": "middle"}),
         ("ops/winograd.cl.j2", {"size": 3}),
+        ("ops/winograd_strided.cl.j2", {"part": "middle"}),
+        ("ops/winograd_strided.cl.j2", {"size": 3}),
         ("ops/winograd_whole.cl.j2", {"size": 3}),
         ("ops/winograd_whole.cl.j2", {"mr": 0}),
         ("ops/winograd_whole.cl.j2", {"IC": 12}),

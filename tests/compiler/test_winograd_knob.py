@@ -12,31 +12,42 @@ from npu_runtime.weight_loader import load_weights
 from torch_ir.ir import IR, Node, Output, TensorSpec
 
 
-def convolutions(channels: int, size: int) -> IR:
-    """Two of them: the second reads vectors of channels, as Winograd's form needs."""
+def convolutions(channels: int, size: int, stride: int) -> IR:
+    """Two of them: the second, with ``stride``, reads vectors of channels, as Winograd's form needs."""
     image = TensorSpec((1, channels, size, size), "float32")
-    attrs = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-    nodes = tuple(Node(made, "aten.conv2d.default", (read, "w", None), (made,), (image,), attrs)
-                  for read, made in (("x", "inner"), ("inner", "y")))
+    out = (size - 1) // stride + 1
+    nodes = tuple(Node(made, "aten.conv2d.default", (read, "w", None), (made,), (spec,),
+                       {"stride": (step, step), "padding": (1, 1), "dilation": (1, 1), "groups": 1})
+                  for read, made, spec, step in (
+                      ("x", "inner", image, 1),
+                      ("inner", "y", TensorSpec((1, channels, out, out), "float32"), stride)))
     return IR("conv", {"x": image}, (Output("y", "y"),), nodes,
               {"w": TensorSpec((channels, channels, 3, 3), "float32")}, {"w": "w"})
 
 
-@pytest.mark.parametrize(("channels", "size", "tile"), [(64, 20, "winograd4"), (192, 7, "winograd2")])
-def test_the_switch_changes_the_kernels_and_keeps_the_accuracy(channels: int, size: int, tile: str) -> None:
+@pytest.mark.parametrize(("channels", "size", "stride", "space", "tile"), [
+    (64, 20, 1, "conv3x3", "winograd4"),
+    (192, 7, 1, "conv3x3", "winograd2"),
+    (72, 57, 2, "conv3x3_strided", "winograd4"),
+    (136, 25, 2, "conv3x3_strided", "winograd2"),
+])
+def test_the_switch_changes_the_kernels_and_keeps_the_accuracy(
+    channels: int, size: int, stride: int, space: str, tile: str
+) -> None:
     torch = pytest.importorskip("torch")
     random = np.random.default_rng(0)
     x = random.standard_normal((1, channels, size, size), np.float32)
     w = random.standard_normal((channels, channels, 3, 3), np.float32)
     exact = torch.from_numpy(x).double()
-    for _ in range(2):
-        exact = torch.nn.functional.conv2d(exact, torch.from_numpy(w).double(), padding=1)
+    for step in (1, stride):
+        exact = torch.nn.functional.conv2d(exact, torch.from_numpy(w).double(), stride=step, padding=1)
     device, found = Device(), {}
     for switch in (True, False):
-        result = compile_with_report(convolutions(channels, size), winograd=switch)
+        result = compile_with_report(convolutions(channels, size, stride), winograd=switch)
         program = result.program
-        forms = {answer.choice["form"] for answer in result.answers if answer.space == "conv3x3"}
-        assert forms == ({tile} if switch else set())
+        chosen = {answer.space: answer.choice["form"] for answer in result.answers
+                  if answer.space.startswith("conv3x3")}
+        assert chosen == ({space: tile} if switch else {})
         weights = load_weights({"w": w}, program, device)
         found[switch] = Executor(program, device).run({"x": x}, weights)["y"].to_numpy()
         assert any("winograd" in step.kernel for step in program.steps) == switch

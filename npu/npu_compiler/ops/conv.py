@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from npu_compiler import unfolded, winograd
+from npu_compiler import unfolded, winograd, winograd_strided
 from npu_compiler.ctext import Step
 from npu_compiler.depthwise import depthwise
 from npu_compiler.errors import Unsupported
@@ -153,6 +153,8 @@ def _emit_conv(e: Emitter, node: Node) -> None:
         pack_rows(e, node, x, y, kernel)
     elif is_vector_view(e, y) and (size := winograd.form_of(e, node, x)):
         winograd.winograd(e, node, x, y, size)
+    elif is_vector_view(e, y) and (size := winograd_strided.form_of(e, node, x)):
+        winograd_strided.winograd_strided(e, node, x, y, size)
     else:
         igemm(
             e,
@@ -198,6 +200,11 @@ register(
             _conv_case((1, 128, 3, 29), (128, 128, 3, 3), padding=(0, 1, 1, 1), residual=(1, 128, 2, 29)),
             _conv_case((1, 64, 45, 41), (24, 64, 3, 3), padding=(1, 1, 1, 1), residual=(1, 24, 45, 41)),
             _conv_case((2, 64, 47, 39), (40, 64, 3, 3), False, padding=(0, 1, 2, 1)),
+            _conv_case(
+                (1, 64, 29, 57), (64, 64, 3, 3), False, (2, 2), (1, 1, 1, 1), residual=(1, 64, 15, 29)
+            ),
+            _conv_case((2, 40, 30, 29), (96, 40, 3, 3), stride=(2, 2), padding=(0, 1, 1, 1)),
+            _conv_case((1, 136, 26, 27), (136, 136, 3, 3), stride=(2, 2), padding=(1, 0, 0, 0)),
             _conv_case((2, 5, 7, 9), (13, 5, 3, 3), residual=(2, 13, 5, 7)),
             _conv_case(
                 (1, 13, 7, 11), (13, 1, 3, 3), padding=(1, 1, 1, 1), groups=13, residual=(1, 13, 7, 11)
