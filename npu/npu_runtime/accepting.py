@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 
 from npu_runtime.backend import Backend
-from npu_runtime.buffer import NPUBuffer, as_dense, check_spec, value_range
+from npu_runtime.buffer import NPUBuffer, as_dense, check_spec, value_range, within
 from npu_runtime.errors import InputError
 from npu_runtime.program import IOSpec
 from npu_runtime.weight_loader import Weights
@@ -47,6 +47,8 @@ def accept(
         if (spec.lower is None and spec.upper is None) or (
             scanned is not None and prod(shapes[name]) > scanned
         ):
+            continue
+        if not isinstance(value, NPUBuffer) and within(dense, spec.lower, spec.upper):
             continue
         bounds = value.bounds() if isinstance(value, NPUBuffer) else value_range(dense)
         if bounds and (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,18 +136,18 @@ class Backend(ABC):
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        reads: Sequence[tuple[Memory, Bytes]] = (),
+        reads: Iterable[tuple[Memory, Bytes]] = (),
     ) -> Ticket:
         """Enqueues all in order, behind what was enqueued before, and does not wait. ``writes``: what to
-        write before the first, as ``write`` does; ``reads``: what to read behind the last, as ``read`` does:
-        both arrays belong to the device until the ticket was waited for. Raises ``DeviceError`` naming the
-        launch that was refused."""
+        write before the first, as ``write`` does; ``reads``: what to read behind the last, as ``read`` does,
+        asked for when all launches are enqueued: the arrays of both belong to the device until the ticket
+        was waited for. Raises ``DeviceError`` naming the launch that was refused."""
 
     def launch(
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        reads: Sequence[tuple[Memory, Bytes]] = (),
+        reads: Iterable[tuple[Memory, Bytes]] = (),
     ) -> None:
         """As ``enqueue``, and waits once, for the last."""
         self.enqueue(launches, writes, reads).wait()

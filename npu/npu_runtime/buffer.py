@@ -10,9 +10,10 @@ import numpy as np
 from npu_runtime.backend import Backend, Bytes, Memory, Ticket
 from npu_runtime.dtypes import ITEM_SIZE, Array, is_integer, nbytes, numpy_dtype, spec_text
 from npu_runtime.errors import InputError
-from npu_runtime.program import Dim, IOSpec
+from npu_runtime.program import IOSpec
 
 _HALF = ("float16", "bfloat16")
+_UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 
 
 class NPUBuffer:
@@ -102,11 +103,11 @@ class NPUBuffer:
 def as_dense(array: object, spec: IOSpec | None = None) -> Array:
     """``array`` as a dense numpy array in the dtype and shape of ``spec``; raises ``InputError`` as
     ``from_numpy``."""
-    name = f"input {spec.name!r}" if spec else "the array"
-    source = to_array(array)
+    source = array if type(array) is np.ndarray else to_array(array)
     if spec is not None and source.dtype == numpy_dtype(spec.dtype) and source.flags.c_contiguous:
         check_spec(source.shape, spec.dtype, spec)  # what a loop over tokens passes: nothing to convert
         return source
+    name = f"input {spec.name!r}" if spec else "the array"
     if source.dtype.name not in ITEM_SIZE:
         raise InputError(f"{name} has dtype {source.dtype.name}: expected one of {', '.join(ITEM_SIZE)}")
     source = source.astype(source.dtype.newbyteorder("="), copy=False)
@@ -140,17 +141,30 @@ def value_range(array: Array) -> tuple[int, int] | None:
     return int(np.minimum.reduce(array, axis=None)), int(np.maximum.reduce(array, axis=None))
 
 
+def within(array: Array, lower: int | None, upper: int | None) -> bool:
+    """Whether all values of an integer array lie between ``lower`` and ``upper``, as far as these are given;
+    True for arrays of other dtypes."""
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return True
+    if lower == 0 and upper is not None and upper < 1 << (8 * array.itemsize - 1):
+        # one pass: a negative number is a large one without a sign
+        return int(np.maximum.reduce(array.view(_UNSIGNED[array.itemsize]), axis=None)) <= upper
+    low, high = value_range(array) or (0, 0)
+    return (lower is None or low >= lower) and (upper is None or high <= upper)
+
+
 def check_spec(shape: Sequence[int], dtype: str, spec: IOSpec) -> None:
     """Raises ``InputError`` if a tensor of this shape and dtype cannot be ``spec`` (symbols take any
     size)."""
-
-    def fits(size: int, dim: Dim) -> bool:
-        return isinstance(dim, str) or size == dim
-
-    if dtype != spec.dtype or len(shape) != len(spec.shape) or not all(map(fits, shape, spec.shape)):
-        raise InputError(
-            f"{spec.name!r} is {spec_text(dtype, shape)}: expected {spec_text(spec.dtype, spec.shape)}"
-        )
+    if dtype == spec.dtype and len(shape) == len(spec.shape):
+        for size, dim in zip(shape, spec.shape, strict=True):
+            if size != dim and not isinstance(dim, str):
+                break
+        else:
+            return
+    raise InputError(
+        f"{spec.name!r} is {spec_text(dtype, shape)}: expected {spec_text(spec.dtype, spec.shape)}"
+    )
 
 
 def _convert(array: Array, dtype: str, name: str) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -308,7 +308,7 @@ class Device(Backend):
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        reads: Sequence[tuple[Memory, Bytes]] = (),
+        reads: Iterable[tuple[Memory, Bytes]] = (),
     ) -> Ticket:
         events = self._enqueue(launches, self._queue, writes, reads)
         self._queue.flush()
@@ -319,7 +319,7 @@ class Device(Backend):
         launches: Sequence[Launch],
         queue: Any,
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        reads: Sequence[tuple[Memory, Bytes]] = (),
+        reads: Iterable[tuple[Memory, Bytes]] = (),
     ) -> list[Any]:
         enqueue, copy = self._cl.enqueue_nd_range_kernel, self._cl.enqueue_copy
         events = []  # a copy's event lives as long as the list: dropping it would wait for the copy

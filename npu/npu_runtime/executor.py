@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from npu_runtime import env
 from npu_runtime.accepting import accept, check_weights
@@ -17,6 +16,7 @@ from npu_runtime.dtypes import nbytes
 from npu_runtime.errors import DeviceError
 from npu_runtime.faults import Faults, fault_buffer
 from npu_runtime.npubin import source_order
+from npu_runtime.output_pool import OutputPool
 from npu_runtime.program import (
     HOST_CHECKED,
     THREADS,
@@ -38,7 +38,6 @@ _KEPT_SIZES = 256
 #: Bytes of an output that is read behind the last step, at most: read for itself, it would wait for the
 #: device once more.
 _READ_ALONG = 1 << 16
-_KEPT_OUTPUTS = 16
 _MACHINE_OPTIONS = ("-cl-std=CL1.2",)
 
 _warned: set[tuple[str, str]] = set()
@@ -102,24 +101,6 @@ class Running:
             faults.check(self._seen)
 
 
-@dataclass(slots=True)
-class _Pool:
-    """Memory of outputs whose buffers are dead, the latest last."""
-
-    free: list[Memory] = field(default_factory=list)
-
-    def take(self, device: Backend, nbytes: int) -> Memory:
-        del self.free[:-_KEPT_OUTPUTS]
-        for index, memory in enumerate(self.free):
-            if memory.nbytes == nbytes:
-                return self.free.pop(index)
-        return device.allocate(nbytes)
-
-    def watch(self, buffer: NPUBuffer) -> None:
-        """Takes the buffer's memory back when nothing refers to the buffer any more."""
-        weakref.finalize(buffer, self.free.append, buffer.memory).atexit = False
-
-
 class Executor:
     """Runs ``program`` on ``device``.
 
@@ -153,7 +134,7 @@ class Executor:
         self._current: _Sizes | None = None
         self._sizes: OrderedDict[tuple[tuple[int, ...], ...], _Sizes] = OrderedDict()
         self._staging: dict[str, Memory] = {}
-        self._pool = _Pool()
+        self._pool = OutputPool()
         self._series: SeriesKernels | None = None
         self._buffers = {
             kind: [buffer for buffer in program.buffers if buffer.kind == kind]
@@ -207,10 +188,11 @@ class Executor:
         """As ``run``; gives also when each step ran, by the device's clock. Every step is launched alone."""
         device = self.device
         with self._lock:
-            sizes, writes, made = self._bind_all(inputs, weights)
+            sizes, writes, memories = self._bind_all(inputs, weights)
             for write in writes:
                 device.write(*write)
             spans = device.launch_timed(sizes.launches)
+            made = self._outputs(sizes, memories)
             if self._faults is not None:
                 memory, seen = self._faults.fetch()
                 device.read(memory, seen)
@@ -220,22 +202,33 @@ class Executor:
 
     def _enqueue(self, inputs: Mapping[str, object], weights: Weights, copied: bool = False) -> Running:
         """Enqueues a run; ``copied``: arrays among the inputs may change before it is done."""
-        sizes, writes, made = self._bind_all(inputs, weights)
+        sizes, writes, memories = self._bind_all(inputs, weights)
         if copied:
             writes = [(memory, data.copy()) for memory, data in writes]
-        faults = [self._faults.fetch()] if self._faults is not None else []
-        small = [output for output in made.values() if output.nbytes <= _READ_ALONG]
-        reads = [*faults, *((output.memory, output.keep_copy()) for output in small)]
-        ticket = self.device.enqueue(sizes.joined, writes, reads)
-        for output in small:
-            output.filled_by(ticket)
+        made: dict[str, NPUBuffer] = {}
+        faults: list[tuple[Memory, Bytes]] = []
+
+        def reads() -> Iterator[tuple[Memory, Bytes]]:
+            """What needs not be there before the first launch: the device computes meanwhile."""
+            if self._faults is not None:
+                faults.append(self._faults.fetch())
+                yield faults[0]
+            made.update(self._outputs(sizes, memories))
+            for output in made.values():
+                if output.nbytes <= _READ_ALONG:
+                    yield output.memory, output.keep_copy()
+
+        ticket = self.device.enqueue(sizes.joined, writes, reads())
+        for output in made.values():
+            if output.nbytes <= _READ_ALONG:
+                output.filled_by(ticket)
         return Running(made, ticket, self._faults, faults[0][1] if faults else None)
 
     def _bind_all(
         self, inputs: Mapping[str, object], weights: Weights
-    ) -> tuple[_Sizes, list[tuple[Memory, Bytes]], dict[str, NPUBuffer]]:
-        """Sets every argument of every kernel; gives what is launched, what to write before, and the
-        outputs."""
+    ) -> tuple[_Sizes, list[tuple[Memory, Bytes]], dict[str, Memory]]:
+        """Sets every argument of every kernel; gives what is launched, what to write before, and where the
+        outputs lie."""
         program, device = self.program, self.device
         arrays, shapes = accept(self._inputs, inputs, device, HOST_CHECKED if self._faults else None)
         sizes = self._bind_sizes(shapes)
@@ -244,17 +237,24 @@ class Executor:
         writes: list[tuple[Memory, Bytes]] = []
         for buffer in self._buffers["input"]:
             self._bind(buffer.name, self._input_memory(buffer, arrays[buffer.ref], writes))
-        made = {}
-        for spec, shape in zip(program.output_specs, sizes.outputs, strict=True):
-            memory = self._pool.take(device, max(1, nbytes(shape, spec.dtype)))
-            bounds = None if spec.lower is None or spec.upper is None else (spec.lower, spec.upper)
-            made[spec.name] = NPUBuffer(memory, shape, spec.dtype, device, bounds)
-            self._pool.watch(made[spec.name])
+        memories = {
+            spec.name: self._pool.take(device, max(1, nbytes(shape, spec.dtype)))
+            for spec, shape in zip(program.output_specs, sizes.outputs, strict=True)
+        }
         for buffer in self._buffers["output"]:
-            self._bind(buffer.name, made[buffer.ref].memory)
+            self._bind(buffer.name, memories[buffer.ref])
         if self._changes:
             weights.note_changes(self._changes)
-        return sizes, writes, made
+        return sizes, writes, memories
+
+    def _outputs(self, sizes: _Sizes, memories: Mapping[str, Memory]) -> dict[str, NPUBuffer]:
+        """The outputs, whose memory is lent to them."""
+        made = {}
+        for spec, shape in zip(self.program.output_specs, sizes.outputs, strict=True):
+            bounds = None if spec.lower is None or spec.upper is None else (spec.lower, spec.upper)
+            made[spec.name] = NPUBuffer(memories[spec.name], shape, spec.dtype, self.device, bounds)
+            self._pool.watch(made[spec.name])
+        return made
 
     def _input_memory(self, buffer: Buffer, value: object, writes: list[tuple[Memory, Bytes]]) -> Memory:
         """Where an input lies; an array is added to what is written there before the first step."""

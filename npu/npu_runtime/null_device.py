@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
@@ -168,7 +168,7 @@ class NullDevice(Backend):
         self,
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
-        reads: Sequence[tuple[Memory, Bytes]] = (),
+        reads: Iterable[tuple[Memory, Bytes]] = (),
     ) -> Ticket:
         for memory, data in writes:
             self.write(memory, data)

@@ -84,6 +84,7 @@ class Queue:
         tickets = []
 
         def enqueued(own: Device, launches: Any, writes: Any = (), reads: Any = ()) -> Any:
+            reads = list(reads)
             ticket = enqueue(own, launches, writes, reads)
             tickets.append(ticket)  # kept, so that none has the number of another
             numbers[id(ticket)] = len(self.read)

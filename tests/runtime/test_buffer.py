@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from npu_runtime.backend import Backend
-from npu_runtime.buffer import NPUBuffer
+from npu_runtime.buffer import NPUBuffer, within
 from npu_runtime.dtypes import ITEM_SIZE, numpy_dtype
 from npu_runtime.errors import InputError
 from npu_runtime.program import IOSpec
@@ -111,3 +111,20 @@ def test_reading_as_another_spec_is_refused(first_device: Backend) -> None:
     buffer = NPUBuffer.zeros((2, 3), "float32", first_device)
     with pytest.raises(InputError, match=r"'y' is float32\[2, 3\]: expected bfloat16\[2, 3\]"):
         buffer.to_numpy(IOSpec("y", (2, 3), "bfloat16"))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "uint64"])
+@pytest.mark.parametrize("low", [None, -3, 0, 2])
+@pytest.mark.parametrize("high", [None, 5, 1000])
+def test_values_within_bounds(dtype: str, low: int | None, high: int | None) -> None:
+    info = np.iinfo(dtype)
+    for value in (info.min, -4, -3, -1, 0, 1, 2, 5, 6, info.max):
+        if info.min <= value <= info.max:
+            fits = (low is None or low <= value) and (high is None or value <= high)
+            found = within(np.array([[3, value, 4]], dtype), low, high)
+            assert found == fits, (value, low, high)
+
+
+@pytest.mark.parametrize("array", [np.zeros((3, 0), np.int64), np.full(3, np.nan), np.array([True])], ids=str)
+def test_bounds_hold_for_whole_numbers_only(array: Any) -> None:
+    assert within(array, 5, 4)
