@@ -19,7 +19,7 @@ from npu_runtime.errors import DeviceError, InputError, NoDeviceError
 
 INSTALL = (
     'install one that needs no administrator: pip install "npubin[pocl]" (any CPU) or '
-    'pip install "npubin[intel]" (faster on x86), or your GPU\'s driver'
+    'pip install "npubin[intel]", or your GPU\'s driver'
 )
 
 #: The vendor's macro in kernels, 1 where the device is of that vendor.
