@@ -147,8 +147,9 @@ def within(array: Array, lower: int | None, upper: int | None) -> bool:
     if array.dtype.kind not in "iu" or array.size == 0:
         return True
     if lower == 0 and upper is not None and upper < 1 << (8 * array.itemsize - 1):
-        # one pass: a negative number is a large one without a sign
-        return int(np.maximum.reduce(array.view(_UNSIGNED[array.itemsize]), axis=None)) <= upper
+        # one pass: a negative number is a large one without a sign. argmax: reductions by ufuncs begin slowly
+        unsigned = array.view(_UNSIGNED[array.itemsize])
+        return int(unsigned.item(unsigned.argmax())) <= upper
     low, high = value_range(array) or (0, 0)
     return (lower is None or low >= lower) and (upper is None or high <= upper)
 
