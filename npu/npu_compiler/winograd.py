@@ -7,7 +7,10 @@ when they are prepared, in float64.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 SKEW = 16
 #: Channels that a work-item transforms.
 CHANNELS = 64
+#: Points that a tile of half as many outputs does not need: 2 and -2, and -1.
+_EXTRA = {2: (2,), 4: (3, 4)}
 #: The weights' transform, by the outputs of a tile in one dimension.
 _G = {
     2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.float64) / 2,
@@ -70,17 +75,57 @@ def form_of(e: Emitter, node: Node, x: View) -> int:
     return TILES.get(str(e.choose(FORM, question)["form"]), 0)
 
 
-def transform_weight(size: int, channels_out: int, channels_in: int, expr: WeightExpr) -> WeightExpr:
-    """[O, I, 3, 3] -> G g G' as [points * O, I], for tiles of ``size`` x ``size`` outputs."""
-    rows = len(_G[size]) ** 2 * channels_out
-    return ["reshape", ["permute", _transformed(size, expr), [2, 3, 0, 1]], [rows, channels_in]]
+@dataclass(frozen=True)
+class _Points:
+    """Points of a transform, as rectangles of rows and columns, whose products have ``tiles`` rows each; they
+    lie from the ``first`` on."""
+
+    parts: tuple[tuple[Sequence[int], Sequence[int]], ...]
+    tiles: Dim
+    first: int
+
+    def each(self) -> list[tuple[int, int]]:
+        return [pair for part in self.parts for pair in product(*part)]
 
 
-def _transformed(size: int, expr: WeightExpr) -> WeightExpr:
-    """[O, I, 3, 3] -> G g G' as [O, I, n, n]."""
-    matrix = _G[size]
-    left = const_expr(matrix.tobytes(), "float64", matrix.shape)
-    right = const_expr(np.ascontiguousarray(matrix.T).tobytes(), "float64", matrix.shape[::-1])
+def _short(out: Dim, size: int) -> bool:
+    """Whether the last of several tiles has half the outputs in one dimension."""
+    return isinstance(out, int) and out > size and 2 * (out % size) == size
+
+
+def _points(batch: Dim, out: tuple[Dim, Dim], size: int) -> list[_Points]:
+    """All points of tiles of ``size`` x ``size``, those of as many rows together, most rows first."""
+    sides = []
+    for length in out:
+        tiles, extra = ceil_div(length, size), _EXTRA[size] if _short(length, size) else ()
+        usual = tuple(point for point in range(size + 2) if point not in extra)
+        sides.append([(usual, tiles)] + [(extra, tiles - 1)] * bool(extra))
+    counts: dict[Dim, list[tuple[Sequence[int], Sequence[int]]]] = {}
+    for (high, rows), (wide, columns) in product(*sides):
+        counts.setdefault(batch * rows * columns, []).append((high, wide))
+    found, first = [], 0
+    for tiles, parts in counts.items():
+        found.append(_Points(tuple(parts), tiles, first))
+        first += len(found[-1].each())
+    return found
+
+
+def _weight_of(points: _Points, size: int, outer: int, inner: int, expr: WeightExpr) -> WeightExpr:
+    """[O, I, 3, 3] -> G g G' at ``points`` as [points * O, I]."""
+    made: list[WeightExpr] = []
+    for rows, columns in points.parts:
+        ordered = ["permute", _transformed(size, expr, rows, columns), [2, 3, 0, 1]]
+        made.append(["reshape", ordered, [len(rows) * len(columns) * outer, inner]])
+    return made[0] if len(made) == 1 else ["concat", made, 0]
+
+
+def _transformed(
+    size: int, expr: WeightExpr, rows: Sequence[int] | None = None, columns: Sequence[int] | None = None
+) -> WeightExpr:
+    """[O, I, 3, 3] -> G g G' as [O, I, n, n], or the ``rows`` and ``columns`` of it."""
+    high, wide = (_G[size] if wanted is None else _G[size][list(wanted)] for wanted in (rows, columns))
+    left = const_expr(high.tobytes(), "float64", high.shape)
+    right = const_expr(np.ascontiguousarray(wide.T).tobytes(), "float64", wide.shape[::-1])
     return ["matmul", ["matmul", left, expr], right]
 
 
@@ -97,12 +142,20 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
     residual = residual_view(e, node, y, vectors=True)
     if _whole(e, node, x, y, residual, size):
         return
+    groups = _points(batch, (out_height, out_width), size)
+    ordered = [point for group in groups for point in group.each()]
+    form = {
+        "size": size,
+        "low": _short(out_height, size),
+        "narrow": _short(out_width, size),
+        "order": [ordered.index(point) for point in product(range(size + 2), range(size + 2))],
+    }
     transformed = e.scratch(f"{node.name}:winograd.v", TensorSpec((points, v_step), x.dtype))
     _call(
         e,
         node,
         "input",
-        {"size": size},
+        form,
         [BufferUse(x.buffer, "r"), BufferUse(transformed.buffer, "w")],
         [
             height,
@@ -123,25 +176,39 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
     )
     products = e.scratch(f"{node.name}:winograd.m", TensorSpec((points, m_step), x.dtype))
     plain = replace(node, inputs=(node.inputs[0], node.inputs[1]), attrs={})
-    igemm(
-        e,
-        plain,
-        View(transformed.buffer, x.dtype, (1, points * inner, 1, tiles), (0, 1, 0, inner)),
-        View(products.buffer, x.dtype, (1, points * outer, 1, tiles), (0, 1, 0, outer)),
-        (1, 1),
-        (1, 1),
-        ((0, 0), (0, 0)),
-        (1, 1),
-        points,
-        "winograd",
-        prepare=lambda expr: transform_weight(size, outer, inner, expr),
-        cost=Cost(
-            2 * points * tiles * inner * outer,
-            4 * points * (tiles * inner + inner * outer),
-            tiles * points * outer * 4,
-        ),
-        group_steps=(v_step, m_step),
-    )
+    for group in groups:
+        count, height = len(group.each()), group.tiles
+        igemm(
+            e,
+            plain,
+            View(
+                transformed.buffer,
+                x.dtype,
+                (1, count * inner, 1, height),
+                (0, 1, 0, inner),
+                group.first * v_step,
+            ),
+            View(
+                products.buffer,
+                x.dtype,
+                (1, count * outer, 1, height),
+                (0, 1, 0, outer),
+                group.first * m_step,
+            ),
+            (1, 1),
+            (1, 1),
+            ((0, 0), (0, 0)),
+            (1, 1),
+            count,
+            "winograd",
+            prepare=partial(_weight_of, group, size, outer, inner),
+            cost=Cost(
+                2 * count * height * inner * outer,
+                4 * count * (height * inner + inner * outer),
+                height * count * outer * 4,
+            ),
+            group_steps=(v_step, m_step),
+        )
     buffers = [BufferUse(products.buffer, "r")]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
@@ -155,7 +222,7 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
         node,
         "output",
         {
-            "size": size,
+            **form,
             "bias": bias is not None,
             "residual": residual is not None,
             "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
