@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from npu_compiler.spaces import spaces
+from pipelines.inputs import upper_sizes
+from pipelines.job import job_of
+from pipelines.tune import graphs_of, questions
+from pipelines.tune_worker import FEWEST
+from pipelines.workshop import Workshop
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -49,3 +56,21 @@ def test_what_was_searched_is_kept_used_and_not_searched_again(project: Path) ->
     info = json.loads((project / "artifacts" / "scorer" / "cpu" / "build.json").read_text())
     build = info["programs"]["main"]
     assert build["tuned"] == len(entries) == sum("(measured, " in line for line in build["decisions"])
+
+
+def test_a_worker_tells_what_nodes_take_and_times_the_whole_program(project: Path) -> None:
+    doit(project, "extract:scorer")
+    job = job_of("scorer", project)
+    graphs = graphs_of(job, str(project))
+    (item, *_) = questions(graphs, "cpu", {})
+    given = {"graphs": {name: str(path) for name, path in graphs.items()}, "target": "cpu", "options": {},
+             "programs": {"main": job.config.programs["main"].model_dump_json()},
+             "sizes": upper_sizes(job.config, {}), "selector": None, "threads": None}
+    with Workshop(given, 60.0, REPOSITORY) as workshop:
+        times = workshop.profile("main")
+        assert set(item.answer.nodes) <= {name for name, time in times.items() if time > 0}
+        rule = spaces()[item.answer.space].rule(item.answer.question)
+        trial = workshop.open("main", item.answer, rule, ()).measure_program(rule)
+    assert not trial.problem
+    assert len(trial.times) == len(trial.default) >= FEWEST
+    assert min(*trial.times, *trial.default) > 0
