@@ -7,7 +7,7 @@ when they are prepared, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 #: Elements between the end of a point's tiles and the next point, so that points do not share cache sets.
 SKEW = 16
+TEMPLATE = "ops/winograd.cl.j2"
 #: Channels that a work-item transforms.
 CHANNELS = 64
 #: Points that a tile of half as many outputs does not need: 2 and -2, and -1.
@@ -124,9 +125,56 @@ def _transformed(
 ) -> WeightExpr:
     """[O, I, 3, 3] -> G g G' as [O, I, n, n], or the ``rows`` and ``columns`` of it."""
     high, wide = (_G[size] if wanted is None else _G[size][list(wanted)] for wanted in (rows, columns))
-    left = const_expr(high.tobytes(), "float64", high.shape)
-    right = const_expr(np.ascontiguousarray(wide.T).tobytes(), "float64", wide.shape[::-1])
-    return ["matmul", ["matmul", left, expr], right]
+    return between(high, expr, wide)
+
+
+def between(left: np.ndarray, expr: WeightExpr, right: np.ndarray) -> WeightExpr:
+    """[O, I, 3, 3] -> left w right' as [O, I, p, q], for left [p, 3] and right [q, 3] in float64."""
+    first = const_expr(left.tobytes(), "float64", left.shape)
+    last = const_expr(np.ascontiguousarray(right.T).tobytes(), "float64", right.shape[::-1])
+    return ["matmul", ["matmul", first, expr], last]
+
+
+def point_products(
+    e: Emitter,
+    node: Node,
+    read: View,
+    made: View,
+    points: int,
+    rows: Dim,
+    channels: tuple[int, int],
+    steps: tuple[Dim, Dim],
+    prepare: Callable[[WeightExpr], WeightExpr],
+    first: int = 0,
+) -> None:
+    """Emits a product of ``rows`` rows for each of ``points`` points, from the ``first`` on. ``channels`` and
+    ``steps``, elements from point to point, of what is read and of what is made."""
+    inner, outer = channels
+
+    def image(view: View, count: int, step: Dim) -> View:
+        return View(
+            view.buffer, view.dtype, (1, points * count, 1, rows), (0, 1, 0, count), first * step
+        )  # fmt: skip
+
+    igemm(
+        e,
+        node,
+        image(read, inner, steps[0]),
+        image(made, outer, steps[1]),
+        (1, 1),
+        (1, 1),
+        ((0, 0), (0, 0)),
+        (1, 1),
+        points,
+        "winograd",
+        prepare=prepare,
+        cost=Cost(
+            2 * points * rows * inner * outer,
+            4 * points * (rows * inner + inner * outer),
+            rows * points * outer * 4,
+        ),
+        group_steps=steps,
+    )
 
 
 def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
@@ -151,11 +199,12 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
         "order": [ordered.index(point) for point in product(range(size + 2), range(size + 2))],
     }
     transformed = e.scratch(f"{node.name}:winograd.v", TensorSpec((points, v_step), x.dtype))
-    _call(
+    call_transform(
         e,
         node,
         "input",
-        form,
+        TEMPLATE,
+        {"part": "input", **form},
         [BufferUse(x.buffer, "r"), BufferUse(transformed.buffer, "w")],
         [
             height,
@@ -177,37 +226,17 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
     products = e.scratch(f"{node.name}:winograd.m", TensorSpec((points, m_step), x.dtype))
     plain = replace(node, inputs=(node.inputs[0], node.inputs[1]), attrs={})
     for group in groups:
-        count, height = len(group.each()), group.tiles
-        igemm(
+        point_products(
             e,
             plain,
-            View(
-                transformed.buffer,
-                x.dtype,
-                (1, count * inner, 1, height),
-                (0, 1, 0, inner),
-                group.first * v_step,
-            ),
-            View(
-                products.buffer,
-                x.dtype,
-                (1, count * outer, 1, height),
-                (0, 1, 0, outer),
-                group.first * m_step,
-            ),
-            (1, 1),
-            (1, 1),
-            ((0, 0), (0, 0)),
-            (1, 1),
-            count,
-            "winograd",
-            prepare=partial(_weight_of, group, size, outer, inner),
-            cost=Cost(
-                2 * count * height * inner * outer,
-                4 * count * (height * inner + inner * outer),
-                height * count * outer * 4,
-            ),
-            group_steps=(v_step, m_step),
+            transformed,
+            products,
+            len(group.each()),
+            group.tiles,
+            (inner, outer),
+            (v_step, m_step),
+            partial(_weight_of, group, size, outer, inner),
+            group.first,
         )
     buffers = [BufferUse(products.buffer, "r")]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -217,11 +246,13 @@ def winograd(e: Emitter, node: Node, x: View, y: View, size: int) -> None:
     if residual is not None:
         buffers.append(BufferUse(residual.buffer, "r"))
         scalars += [residual.offset, residual.strides[3]]
-    _call(
+    call_transform(
         e,
         node,
         "output",
+        TEMPLATE,
         {
+            "part": "output",
             **form,
             "bias": bias is not None,
             "residual": residual is not None,
@@ -299,23 +330,24 @@ def _whole(e: Emitter, node: Node, x: View, y: View, residual: View | None, size
     return True
 
 
-def _call(
+def call_transform(
     e: Emitter,
     node: Node,
-    part: str,
+    variant: str,
+    template: str,
     params: dict[str, object],
     buffers: list[BufferUse],
     scalars: list[Dim],
     size: tuple[Dim, ...],
     cost: Cost,
 ) -> None:
+    """Calls a transform's kernel: ``size`` work-items, each a row of tiles."""
     args: list[BufferUse | ScalarUse] = [*buffers, *(ScalarUse(value) for value in scalars)]
-    whole = {"part": part, **params}
     e.call(
         "winograd",
-        part,
-        "ops/winograd.cl.j2",
-        whole,
+        variant,
+        template,
+        params,
         node=node,
         args=args,
         global_size=size,

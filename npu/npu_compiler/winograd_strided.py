@@ -14,11 +14,10 @@ import numpy as np
 from npu_compiler.lowering import as_ints
 from npu_compiler.ops import Cost
 from npu_compiler.products import LANES, epilogue_lines, igemm, is_vector_view, pads_of, residual_view
-from npu_compiler.select import BufferUse, ScalarUse
+from npu_compiler.select import BufferUse
 from npu_compiler.tuning import STRIDED, STRIDED_ROWS, TILES
 from npu_compiler.views import View
-from npu_compiler.weights import const_expr
-from npu_compiler.winograd import CHANNELS, SKEW
+from npu_compiler.winograd import CHANNELS, SKEW, between, call_transform, point_products
 from npu_runtime.program import WeightExpr
 from torch_ir.expr import Dim, ceil_div
 from torch_ir.ir import Node, TensorSpec
@@ -26,6 +25,7 @@ from torch_ir.ir import Node, TensorSpec
 if TYPE_CHECKING:
     from npu_compiler.emit import Emitter
 
+TEMPLATE = "ops/winograd_strided.cl.j2"
 #: The weights' transform for the even samples, by the outputs of a tile in one dimension; for the odd ones.
 _EVEN = {
     2: np.array([[1, 0, 0], [1, 0, 1], [0, 0, 1]], np.float64),
@@ -58,13 +58,6 @@ def form_of(e: Emitter, node: Node, x: View) -> int:
             key: e.bounds(batch * count)[1] for key, count in zip(STRIDED_ROWS[name], counts, strict=True)
         }
     return TILES.get(str(e.choose(STRIDED, question)["form"]), 0)
-
-
-def _part(left: np.ndarray, right: np.ndarray, expr: WeightExpr) -> WeightExpr:
-    """[O, I, 3, 3] -> left w right' as [O, I, p, q]."""
-    first = const_expr(left.tobytes(), "float64", left.shape)
-    last = const_expr(np.ascontiguousarray(right.T).tobytes(), "float64", right.shape[::-1])
-    return ["matmul", ["matmul", first, expr], last]
 
 
 @dataclass(frozen=True)
@@ -106,8 +99,8 @@ def winograd_strided(e: Emitter, node: Node, x: View, y: View, size: int) -> Non
     ]
     elements = sum((part.points * part.rows for part in sums), start=0 * batch)
     scalars: list[Dim] = [height, width, out_height, out_width, top, left, rows, columns]
-    _call(
-        e, node, "input", {"size": size},
+    call_transform(
+        e, node, "strided_input", TEMPLATE, {"part": "input", "size": size},
         [BufferUse(x.buffer, "r"), *(BufferUse(part.buffer, "w") for part in read)],
         [*scalars, x.offset, x.strides[0], x.strides[2], x.strides[3], *steps, inner],
         (ceil_div(inner, CHANNELS), rows, batch),
@@ -129,13 +122,14 @@ def winograd_strided(e: Emitter, node: Node, x: View, y: View, size: int) -> Non
         buffers.append(BufferUse(residual.buffer, "r"))
         scalars += [residual.offset, residual.strides[3]]
     params = {
+        "part": "output",
         "size": size,
         "bias": bias is not None,
         "residual": residual is not None,
         "epilogue": epilogue_lines(node.attrs.get("epilogue", ())),
     }
-    _call(
-        e, node, "output", params, [*buffers, BufferUse(y.buffer, "w")], scalars,
+    call_transform(
+        e, node, "strided_output", TEMPLATE, params, [*buffers, BufferUse(y.buffer, "w")], scalars,
         (ceil_div(outer, CHANNELS), rows, batch),
         Cost(elements * outer * 3, elements * outer * 4 + y.spec.nbytes, y.spec.nbytes),
     )  # fmt: skip
@@ -147,29 +141,10 @@ def _products(e: Emitter, node: Node, part: _Sums, v: View, inner: int, outer: i
     made = e.scratch(f"{node.name}:winograd.{part.name}.m", TensorSpec((points, step), v.dtype))
 
     def prepare(expr: WeightExpr) -> WeightExpr:
-        ordered = ["permute", _part(part.left, part.right, expr), [2, 3, 0, 1]]
+        ordered = ["permute", between(part.left, expr, part.right), [2, 3, 0, 1]]
         return ["reshape", ordered, [points * outer, inner]]
 
-    cost = Cost(
-        2 * points * rows * inner * outer,
-        4 * points * (rows * inner + inner * outer),
-        points * rows * outer * 4,
-    )
-    igemm(
-        e,
-        node,
-        View(v.buffer, v.dtype, (1, points * inner, 1, rows), (0, 1, 0, inner)),
-        View(made.buffer, v.dtype, (1, points * outer, 1, rows), (0, 1, 0, outer)),
-        (1, 1),
-        (1, 1),
-        ((0, 0), (0, 0)),
-        (1, 1),
-        points,
-        "winograd",
-        prepare=prepare,
-        cost=cost,
-        group_steps=(part.step(inner), step),
-    )
+    point_products(e, node, v, made, points, rows, (inner, outer), (part.step(inner), step), prepare)
     return made
 
 
@@ -201,31 +176,7 @@ def _middle(e: Emitter, node: Node, x: View, y: View, pads: tuple[int, int]) -> 
         (1, 1),
         1,
         "conv2d",
-        prepare=lambda expr: _part(_ODD, _ODD, expr),
+        prepare=lambda expr: between(_ODD, expr, _ODD),
         cost=Cost(2 * pixels * inner * outer, 4 * (pixels * inner + inner * outer), 4 * pixels * outer),
     )
     return made
-
-
-def _call(
-    e: Emitter,
-    node: Node,
-    part: str,
-    params: dict[str, object],
-    buffers: list[BufferUse],
-    scalars: list[Dim],
-    size: tuple[Dim, ...],
-    cost: Cost,
-) -> None:
-    args: list[BufferUse | ScalarUse] = [*buffers, *(ScalarUse(value) for value in scalars)]
-    e.call(
-        "winograd",
-        f"strided_{part}",
-        "ops/winograd_strided.cl.j2",
-        {"part": part, **params},
-        node=node,
-        args=args,
-        global_size=size,
-        local_size=(1, 1, 1),
-        cost=cost,
-    )
