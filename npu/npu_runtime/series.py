@@ -36,8 +36,8 @@ FEWEST, MOST_KINDS = 4, 40
 MOST_ITEMS = 1 << 16
 #: Numbers of a step's row in the table that stand before its arguments.
 _HEAD = 4
-#: Counters of a step: chunks taken and done, each in a cache line of its own.
-_COUNTERS, _DONE = 32, 16
+#: Counters lie so many numbers apart, each in a cache line of its own.
+_LINE = 16
 #: Looks at a counter before the thread leaves its core to others that could run.
 _SPINS = 1000
 #: What a kernel does not do whose work-items have no group.
@@ -75,29 +75,36 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void %(entry)s(%(parameters)s, __global const long *table, __global volatile int *counters, const int threads)
 {
     __global char *const p[] = {%(pointers)s};
+    const int me = get_global_id(0), line = %(line)d, end = %(steps)d * line * (threads + 1);
     for (int step = 0; step < %(steps)d; ++step) {
         __global const long *t = table + step * %(width)d;
-        __global volatile int *taken = counters + step * %(counters)d, *done = taken + %(done)d;
+        __global volatile int *taken = counters + step * line * (threads + 1), *done = taken + line * threads;
         const int items = t[1], g0 = t[2], g1 = t[3];
-        for (int at = *taken; at < items;) {
-            const int end = at + (items - at + threads - 1) / threads, seen = atomic_cmpxchg(taken, at, end);
-            if (seen != at) { at = seen; continue; }
-            int id0 = at %% g0, id1 = at / g0 %% g1, id2 = at / g0 / g1;
-            switch ((int)t[0]) {
+        int computed = 0;
+        for (int k = 0, who = me; k < threads; ++k, who = who + 1 < threads ? who + 1 : 0) {
+            const int first = (long)items * who / threads, size = (long)items * (who + 1) / threads - first;
+            for (int at = taken[who * line]; at < size;) {
+                const int end = at + (size - at + 1) / 2, seen = atomic_cmpxchg(taken + who * line, at, end);
+                if (seen != at) { at = seen; continue; }
+                const int place = first + at;
+                int id0 = place %% g0, id1 = place / g0 %% g1, id2 = place / g0 / g1;
+                switch ((int)t[0]) {
 %(cases)s
+                }
+                computed += end - at;
+                at = taken[who * line];
             }
-            __sync_synchronize();
-            atomic_add(done, end - at);
-            at = *taken;
         }
+        __sync_synchronize();
+        if (computed) atomic_add(done, computed);
         for (int spins = 0; *done < items; ++spins) {
             NPU_PAUSE();
             if (spins > %(spins)d) NPU_YIELD();
         }
         __sync_synchronize();
     }
-    if (atomic_inc(counters + %(end)d) == threads - 1) { /* all others have left */
-        for (int i = 0; i <= %(end)d; i += %(done)d) counters[i] = 0;
+    if (atomic_inc(counters + end) == threads - 1) { /* all others have left */
+        for (int i = 0; i <= end; i += line) counters[i] = 0;
     }
 }
 """
@@ -174,9 +181,7 @@ def source_of(program: CompiledProgram, series: Series) -> str:
     kernel = _KERNEL % {
         "entry": ENTRY,
         "steps": count,
-        "counters": _COUNTERS,
-        "done": _DONE,
-        "end": count * _COUNTERS,
+        "line": _LINE,
         "spins": _SPINS,
         "parameters": ", ".join(f"__global char *{name}" for name in names),
         "pointers": ", ".join(names),
@@ -251,7 +256,7 @@ class SeriesKernels:
             kernel = device.kernel(modules[source], ENTRY, f"steps {series.first} to {series.last - 1}")
             count = series.last - series.first
             table = device.allocate(count * _width(program, series) * ITEM_SIZE["int64"])
-            counters = device.allocate((count * _COUNTERS + 1) * ITEM_SIZE["int32"])
+            counters = device.allocate((count * _LINE * (device.threads + 1) + 1) * ITEM_SIZE["int32"])
             device.zero(counters)
             for index, memory in enumerate((table, counters), start=len(series.buffers)):
                 device.set_memory(kernel, index, memory, "rw")
