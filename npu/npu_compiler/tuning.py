@@ -70,15 +70,18 @@ def _product_rule(question: Question) -> Choice:
         return tile(5, -(-pixels // 5), split=True, prefetch=True)
     mr = {3: 4, 5: 2}.get(nv, 5 if 45 < pixels <= 50 else 6)
     tiles = -(-pixels // mr)
+    conv = question["op"] == "conv2d"
     if panels >= MANY_PANELS and tiles <= 64:
+        if conv and taps == 1 and groups == 1 and pixels > 50:
+            return tile(mr, -(-tiles // 2), "pixel", prefetch=True)
         return tile(mr, tiles, prefetch=True)
     if question["op"] == "linear" and panels >= MANY_PANELS:
         fitting = (CACHE_BYTES - 32 * nv * inner) // (4 * mr * inner)
         return tile(mr, max(1, min(fitting, ITEM_ROWS // mr)), prefetch=True)
     even = max(1, min(tiles // 4, WORK_PER_ITEM // (mr * 8 * nv * inner * taps)))
     if taps == 1 and groups == 1:
-        return tile(mr, _even_grain(tiles, panels, min(even, 48 // mr)), "pixel")
-    return tile(mr, even)
+        return tile(mr, min(even, 24 // mr), "pixel")
+    return tile(mr, even, "pixel" if conv else "panel")
 
 
 def _product_valid(choice: Choice, question: Question) -> bool:
