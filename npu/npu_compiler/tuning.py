@@ -39,13 +39,6 @@ def _numbers(question: Question, *names: str) -> tuple[int, ...]:
     return tuple(int(question[name]) for name in names)
 
 
-def _even_grain(tiles: int, panels: int, most: int) -> int:
-    """How many tiles a work-item should do, ``most`` or fewer, so that two threads end together: the driver
-    gives one of them the first half of the work-items, and the short ones stand at the end."""
-    halves = {grain: grain * -(-(-(-tiles // grain) * panels) // 2) for grain in range(1, most + 1)}
-    return max(grain for grain, half in halves.items() if half <= 1.02 * min(halves.values()))
-
-
 def _product_rule(question: Question) -> Choice:
     pixels, out, inner, taps, groups = _numbers(question, "pixels", "out", "inner", "taps", "groups")
     nv = panel_width(out) // 8
@@ -70,6 +63,7 @@ def _product_rule(question: Question) -> Choice:
         return tile(5, -(-pixels // 5), split=True, prefetch=True)
     mr = {3: 4, 5: 2}.get(nv, 5 if 45 < pixels <= 50 else 6)
     tiles = -(-pixels // mr)
+    # consecutive work-items share pixels where they can: a thread has computed them in the step before
     conv = question["op"] == "conv2d"
     if panels >= MANY_PANELS and tiles <= 64:
         if conv and taps == 1 and groups == 1 and pixels > 50:

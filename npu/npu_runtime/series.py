@@ -2,13 +2,16 @@
 
 A driver needs some 20 us from one kernel to the next (PoCL on two cores: an eighth of EfficientNet-Lite0's
 time): a thread sleeps when it finds no more work-groups, and is woken for the next kernel's. Here the steps'
-own kernels become functions, and a kernel with a work-item per thread goes through the steps. Of each step
-the work-items take chunks, with two threads half of what is left, until none are left; then they wait until
-what others took is done.
+own kernels become functions, and a kernel with a work-item per thread goes through the steps.
 
-Only work-items that have begun are waited for, and only for chunks that these have taken: one that begins
-late, or after all others have ended, finds nothing left. So this ends on every device where a work-item that
-has begun goes on whatever others do, also where fewer run at a time than there are.
+Of each step, which is divided into as many parts as there are threads, a work-item takes its own part first,
+always half of what is left of it; then it helps the others in the same way; then it waits until what others
+took is done. So a thread mostly reads what it wrote in the step before, and finds it in its own caches: on
+two cores without a cache in common ResNet-50 takes 0.94 of the time that it takes where any takes any part.
+
+Only work-items that have begun are waited for, and only for what these have taken: one that begins late, or
+after all others have ended, finds nothing left. So this ends on every device where a work-item that has begun
+goes on whatever others do, also where fewer run at a time than there are.
 """
 
 from __future__ import annotations
@@ -75,10 +78,11 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void %(entry)s(%(parameters)s, __global const long *table, __global volatile int *counters, const int threads)
 {
     __global char *const p[] = {%(pointers)s};
-    const int me = get_global_id(0), line = %(line)d, end = %(steps)d * line * (threads + 1);
+    const int me = get_global_id(0), line = %(line)d, left = %(steps)d * line * (threads + 1);
     for (int step = 0; step < %(steps)d; ++step) {
         __global const long *t = table + step * %(width)d;
-        __global volatile int *taken = counters + step * line * (threads + 1), *done = taken + line * threads;
+        __global volatile int *taken = counters + step * line * (threads + 1); /* of each part */
+        __global volatile int *done = taken + line * threads;
         const int items = t[1], g0 = t[2], g1 = t[3];
         int computed = 0;
         for (int k = 0, who = me; k < threads; ++k, who = who + 1 < threads ? who + 1 : 0) {
@@ -103,8 +107,8 @@ void %(entry)s(%(parameters)s, __global const long *table, __global volatile int
         }
         __sync_synchronize();
     }
-    if (atomic_inc(counters + end) == threads - 1) { /* all others have left */
-        for (int i = 0; i <= end; i += line) counters[i] = 0;
+    if (atomic_inc(counters + left) == threads - 1) { /* all others have left */
+        for (int i = 0; i <= left; i += line) counters[i] = 0;
     }
 }
 """
