@@ -11,6 +11,8 @@ from torch_ir.ir import ITEM_SIZE, TensorSpec
 #: Channels-last images pad their channels to a multiple of this, so that every pixel starts at a vector's
 #: alignment.
 CHANNEL_BLOCK = 8
+#: "nhwc8_spaced" has so many channels more between pixels, never used.
+SPACE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +62,24 @@ def row_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
 
 
 def layout_strides(spec: TensorSpec) -> tuple[Dim, ...]:
-    """Element strides of a value in its layout: "row", or "nhwc8" (channels last, padded to
-    CHANNEL_BLOCK)."""
+    """Element strides of a value in its layout: "row", "nhwc8" (channels last, padded to CHANNEL_BLOCK), or
+    "nhwc8_spaced" (the same with SPACE between pixels)."""
     if spec.layout == "row":
         return row_strides(spec.shape)
-    _, channels, *spatial = spec.shape
-    padded = pad_channels(channels)
-    n, *rest = row_strides((spec.shape[0], *spatial, padded))
+    n, *rest = row_strides(_padded(spec))
     return (n, rest[-1], *rest[:-1])
 
 
 def layout_numel(spec: TensorSpec) -> Dim:
     """Elements of memory that a value in its layout takes, padding included."""
-    if spec.layout == "row":
-        return spec.numel
+    return spec.numel if spec.layout == "row" else product(_padded(spec))
+
+
+def _padded(spec: TensorSpec) -> tuple[Dim, ...]:
+    """Sizes in memory of a value in a channels-last layout."""
     batch, channels, *spatial = spec.shape
-    return product((batch, *spatial, pad_channels(channels)))
-
-
-def pad_channels(channels: Dim) -> Dim:
-    """``channels`` rounded up to a multiple of CHANNEL_BLOCK."""
-    return (channels + (CHANNEL_BLOCK - 1)) // CHANNEL_BLOCK * CHANNEL_BLOCK
+    pixel = (channels + (CHANNEL_BLOCK - 1)) // CHANNEL_BLOCK * CHANNEL_BLOCK
+    return (batch, *spatial, pixel + (SPACE if spec.layout == "nhwc8_spaced" else 0))
 
 
 def place(buffer: str, spec: TensorSpec) -> View:

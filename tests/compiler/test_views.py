@@ -112,11 +112,14 @@ def test_a_reshape_is_a_view_whenever_numpy_can_make_one(
         raise AssertionError(f"numpy views {view} as {shape}")
 
 
+@pytest.mark.parametrize(("layout", "space"), [("nhwc8", 0), ("nhwc8_spaced", 16)])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 8, 3, 3), (3, 13, 1, 1), (2, 17, 4, 1)])
-def test_channels_last_pads_channels_to_whole_vectors(shape: tuple[int, ...]) -> None:
-    spec = TensorSpec(shape, "float32", "nhwc8")
+def test_channels_last_pads_channels_to_whole_vectors(
+    shape: tuple[int, ...], layout: str, space: int
+) -> None:
+    spec = TensorSpec(shape, "float32", layout)
     n, c, h, w = shape
-    padded = -(-c // 8) * 8
+    padded = -(-c // 8) * 8 + space
     expected = np.arange(n * h * w * padded).reshape(n, h, w, padded)[..., :c].transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(elements(place("b", spec)), expected)
     assert views.layout_numel(spec) == n * h * w * padded

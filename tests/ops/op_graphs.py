@@ -87,7 +87,7 @@ class Sample:
                     "cast",
                     (name,),
                     (moved,),
-                    (replace(spec, layout=self.layout),),
+                    (replace(spec, layout=self._spaced(self.layout)),),
                     {"dtype": f"torch.{dtype}"},
                 )
             )
@@ -95,7 +95,9 @@ class Sample:
             layouts.append(self.layout)
         outs = self.op.infer(specs, self.case.attrs)
         if self.op.alias is None:
-            outs = tuple(replace(out, layout=self._out_layout(out, layouts, outs)) for out in outs)
+            outs = tuple(
+                replace(out, layout=self._spaced(self._out_layout(out, layouts, outs))) for out in outs
+            )
         names = tuple(f"y{index}" for index in range(len(outs)))
         nodes.append(Node("y", self.op.name, tuple(operands), names, outs, self.case.attrs))
         return IR(
@@ -106,6 +108,10 @@ class Sample:
             weights,
             {name: name for name in weights},
         )
+
+    def _spaced(self, layout: str) -> str:
+        """Images of every second sample have space between pixels."""
+        return f"{layout}_spaced" if layout == "nhwc8" and self.index % 2 else layout
 
     def _out_layout(self, out: TensorSpec, layouts: list[str | None], outs: tuple[TensorSpec, ...]) -> str:
         """Row-major among row-major inputs (kernels write any layout), else as the record says."""

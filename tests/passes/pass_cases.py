@@ -309,6 +309,15 @@ CASES: dict[str, PassCase] = {
             w=W,
         ),
     ),
+    "assign_layouts_crowded": PassCase(
+        "assign_layouts",
+        call(
+            lambda m, x: F.max_pool2d(F.conv2d(F.relu(F.conv2d(x, m.w)), m.v), 2).mean((2, 3)),
+            values(1, 8, 4, 4),
+            w=values(256, 8, 1, 1),
+            v=values(248, 256, 1, 1),
+        ),
+    ),
     "assign_layouts_output": PassCase(
         "assign_layouts",
         call(lambda m, x: (F.conv2d(x, m.w).reshape(2, -1), torch.exp(F.conv2d(x, m.w))), X, w=W),

@@ -1,4 +1,4 @@
-"""Chooses how each value lies in memory: row-major, or channels last in blocks ("nhwc8")."""
+"""Chooses how each value lies in memory: row-major, or channels last in blocks ("nhwc8", "nhwc8_spaced")."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from dataclasses import replace
 
 from npu_compiler.ops import op_def
 from npu_compiler.target import Target
-from torch_ir.ir import IR, Node
+from torch_ir.ir import IR, ITEM_SIZE, Node, TensorSpec
+
+#: Bytes: pixels that lie a multiple of this apart share few of a processor's cache sets, and few of a
+#: memory's banks. One channel of many pixels after the other, read and written on two cores: 8.1 ns a line
+#: with 4 KiB between pixels, 1.8 with 1 KiB, 1.4 with 64 bytes more.
+CROWDED = 1024
 
 
 def assign_layouts(ir: IR, target: Target) -> IR:
@@ -36,5 +41,14 @@ def assign_layouts(ir: IR, target: Target) -> IR:
             layout = "row"
         outs = tuple(replace(spec, layout=layout if spec.rank == 4 else "row") for spec in node.outs)
         layouts.update((output, spec.layout) for output, spec in zip(node.outputs, outs, strict=True))
+        if target.device_type == "cpu":
+            outs = tuple(map(_spaced, outs))
         nodes.append(replace(node, outs=outs))
     return replace(ir, nodes=tuple(nodes))
+
+
+def _spaced(spec: TensorSpec) -> TensorSpec:
+    """``spec`` with space between pixels that would lie a multiple of CROWDED apart."""
+    if spec.layout == "nhwc8" and spec.shape[1] * ITEM_SIZE[spec.dtype] % CROWDED == 0:
+        return replace(spec, layout="nhwc8_spaced")
+    return spec
