@@ -16,12 +16,13 @@ Bytes = NDArray[np.uint8]
 @dataclass(slots=True, eq=False)
 class Memory:
     """Device memory of ``nbytes``. ``handle`` belongs to the backend; ``parent`` is what a region is part
-    of."""
+    of; ``host``: its bytes, where it is memory of the host that the device computes in."""
 
     nbytes: int
     handle: Any
     parent: Memory | None = None
     offset: int = 0
+    host: Bytes | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -137,11 +138,15 @@ class Backend(ABC):
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
         reads: Iterable[tuple[Memory, Bytes]] = (),
+        *,
+        alone: bool = False,
     ) -> Ticket:
         """Enqueues all in order, behind what was enqueued before, and does not wait. ``writes``: what to
         write before the first, as ``write`` does; ``reads``: what to read behind the last, as ``read`` does,
         asked for when all launches are enqueued: the arrays of both belong to the device until the ticket
-        was waited for. Raises ``DeviceError`` naming the launch that was refused."""
+        was waited for. ``alone``: the caller waits before anything else uses these memories, so that the host
+        may copy what it can reach itself: a driver's copies take 20 us each. Raises ``DeviceError`` naming
+        the launch that was refused."""
 
     def launch(
         self,
@@ -150,7 +155,7 @@ class Backend(ABC):
         reads: Iterable[tuple[Memory, Bytes]] = (),
     ) -> None:
         """As ``enqueue``, and waits once, for the last."""
-        self.enqueue(launches, writes, reads).wait()
+        self.enqueue(launches, writes, reads, alone=True).wait()
 
     @abstractmethod
     def launch_timed(self, launches: Sequence[Launch]) -> list[tuple[int, int]]:

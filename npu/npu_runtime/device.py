@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from npu_runtime import env, program_cache
+from npu_runtime import env
 from npu_runtime.backend import Backend, Bytes, Capability, KernelHandle, Launch, Memory, Ticket
+from npu_runtime.building import build_program
 from npu_runtime.drivers import visible_drivers
 from npu_runtime.errors import DeviceError, InputError, NoDeviceError
 
@@ -21,9 +22,6 @@ INSTALL = (
     'install one that needs no administrator: pip install "npubin[pocl]" (any CPU) or '
     'pip install "npubin[intel]", or your GPU\'s driver'
 )
-
-#: The vendor's macro in kernels, 1 where the device is of that vendor.
-MACROS = {"pocl": "NPU_POCL", "intel": "NPU_INTEL", "nvidia": "NPU_NVIDIA"}
 
 _ORDER = ("pocl", "intel")  # the default device, before any GPU
 _SCALARS: dict[str, Callable[[int], Any]] = {"int": np.int32, "long": np.int64}
@@ -163,7 +161,8 @@ def _open(info: DeviceInfo, threads: int | None) -> tuple[Any, Any, Any]:
     return device, context, cl.CommandQueue(context)
 
 
-#: Drivers whose work-items of one run on a thread each, one after the other, from start to end.
+#: Drivers whose work-items of one run on a thread each, one after the other, from start to end; and that
+#: compute in memory which the host gives them.
 _THREADED = ("pocl", "intel")
 
 
@@ -192,6 +191,9 @@ class Device(Backend):
         self.shares_arenas = self.vendor != "nvidia"
         if self.kind == "cpu" and self.vendor in _THREADED:
             self.series_buffers = max(0, int(self._device.max_parameter_size) // 8 - 3)
+        self._in_host_memory = self.kind == "cpu" and self.vendor in _THREADED
+        self._lock = threading.Lock()
+        self._last: _Enqueued | None = None
         self.domain = self._context
         env.debug(env.STAGES, f"device {info.selector}: {info.name}, {info.platform} {info.driver}")
 
@@ -218,7 +220,17 @@ class Device(Backend):
         return Memory(nbytes, handle)
 
     def allocate(self, nbytes: int) -> Memory:
-        return self._buffer(self._cl.mem_flags.READ_WRITE, max(1, nbytes))
+        size, flags = max(1, nbytes), self._cl.mem_flags
+        if not self._in_host_memory:
+            return self._buffer(flags.READ_WRITE, size)
+        try:
+            host = np.empty(size + _HOST_ALIGNMENT, np.uint8)
+        except MemoryError as error:
+            raise DeviceError(f"{self.name} cannot allocate {size} bytes: {error}") from None
+        start = -host.ctypes.data % _HOST_ALIGNMENT
+        memory = self._buffer(flags.READ_WRITE | flags.USE_HOST_PTR, size, host[start : start + size])
+        memory.host = host[start : start + size]
+        return memory
 
     def upload(self, data: Bytes, *, share: bool = False) -> Memory:
         flags = self._cl.mem_flags
@@ -234,14 +246,18 @@ class Device(Backend):
             handle = memory.handle.get_sub_region(offset, size)
         except self._cl.Error as error:
             raise DeviceError(f"{self.name} refuses a region of {size} bytes at {offset}: {error}") from None
-        return Memory(size, handle, memory, offset)
+        host = None if memory.host is None else memory.host[offset : offset + size]
+        return Memory(size, handle, memory, offset, host)
 
     def write(self, memory: Memory, data: Bytes) -> None:
         if data.size:
             self._cl.enqueue_copy(self._queue, memory.handle, data, is_blocking=True)
 
     def read(self, memory: Memory, out: Bytes) -> None:
-        if out.size:
+        if memory.host is not None:
+            self.finish()
+            out[:] = memory.host[: out.size]
+        elif out.size:
             self._cl.enqueue_copy(self._queue, out, memory.handle, is_blocking=True)
 
     def zero(self, memory: Memory) -> None:
@@ -249,39 +265,7 @@ class Device(Backend):
         self.finish()
 
     def build(self, sources: Sequence[tuple[str, str]], options: Sequence[str]) -> object:
-        macro = MACROS.get(self.vendor)
-        quiet = env.debug_level() < env.SOURCE
-        flags = [*options, *([f"-D{macro}=1"] if macro else []), *(["-w"] if quiet else [])]
-        text = "".join(f'#line 1 "{name}"\n{source.rstrip()}\n' for name, source in sources)
-        if not quiet:
-            env.debug(env.SOURCE, f"building for {self.name} with {' '.join(flags)}:\n{text}")
-        # PoCL and NVIDIA keep built programs themselves (and fetching PoCL's costs another build)
-        keep = self.vendor not in ("pocl", "nvidia")
-        key = (
-            program_cache.cache_key(text, flags, self.name, f"{self.info.platform} {self.driver}")
-            if keep
-            else ""
-        )
-        binary = program_cache.load(key) if keep else None
-        if binary is not None:
-            try:
-                return self._build(self._cl._Program(self._context, [self._device], [binary]), text, flags)
-            except (DeviceError, self._cl.Error):
-                program_cache.discard(key)
-        program = self._build(self._cl._Program(self._context, text), text, flags)
-        if keep:
-            program_cache.store(key, program.get_info(self._cl.program_info.BINARIES)[0])
-        return program
-
-    def _build(self, program: Any, text: str, flags: Sequence[str]) -> Any:
-        cl = self._cl
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", cl.CompilerWarning)
-                return cl.Program(program).build(list(flags))
-        except cl.Error:
-            log = program.get_build_info(self._device, cl.program_build_info.LOG).strip()
-        raise DeviceError(_build_message(log, text, self.name))
+        return build_program(self._cl, self._context, self._device, self.info, sources, options)
 
     def kernel(self, module: object, entry: str, label: str) -> KernelHandle:
         try:
@@ -309,10 +293,28 @@ class Device(Backend):
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
         reads: Iterable[tuple[Memory, Bytes]] = (),
+        *,
+        alone: bool = False,
     ) -> Ticket:
-        events = self._enqueue(launches, self._queue, writes, reads)
-        self._queue.flush()
-        return _Enqueued(self, events)
+        later: list[tuple[Bytes, Bytes]] = []
+
+        def asked() -> Iterator[tuple[Memory, Bytes]]:
+            for memory, out in reads:
+                if alone and memory.host is not None:
+                    later.append((memory.host, out))
+                else:
+                    yield memory, out
+
+        with self._lock:
+            if alone and (self._last is None or self._last.done):
+                for memory, data in writes:
+                    if memory.host is not None:
+                        memory.host[: data.size] = data
+                writes = [write for write in writes if write[0].host is None]
+            events = self._enqueue(launches, self._queue, writes, asked())
+            self._queue.flush()
+            self._last = _Enqueued(self, events, later)
+            return self._last
 
     def _enqueue(
         self,
@@ -369,30 +371,14 @@ class _Enqueued(Ticket):
 
     device: Device
     events: list[Any]
+    later: list[tuple[Bytes, Bytes]]
+    """What the host reads itself, and where to."""
+    done: bool = False
 
     def wait(self) -> None:
-        if self.events:
-            self.device.wait_for(self.events)
-            self.events = []
-
-
-def _build_message(log: str, text: str, device: str) -> str:
-    """The first kernel that the log blames, then the log, shortened in the middle."""
-    blamed = _blamed(log, text)
-    lines = log.splitlines() or ["the driver gives no reason"]
-    if len(lines) > 60:
-        lines = [*lines[:40], f"... {len(lines) - 60} lines ...", *lines[-20:]]
-    what = f"kernel {blamed!r}" if blamed else "the program"
-    return f"{what} does not build on {device}:\n" + "\n".join(lines)
-
-
-def _blamed(log: str, text: str) -> str | None:
-    """The kernel whose file the first error in ``log`` names; None if it names none."""
-    named = re.search(r"kernels/(\w+)\.cl:\d+(?::\d+)?: (?:fatal )?error|error: kernels/(\w+)\.cl:", log)
-    if named:
-        return named[1] or named[2]
-    # NVIDIA's compiler ignores #line and counts the lines of the whole text
-    counted = re.search(r"<kernel>:(\d+):\d+: (?:fatal )?error", log)
-    before = text.splitlines()[: int(counted[1])] if counted else []
-    starts = re.findall(r'^#line 1 "kernels/(\w+)\.cl"$', "\n".join(before), re.MULTILINE)
-    return starts[-1] if starts else None
+        if not self.done:
+            if self.events:
+                self.device.wait_for(self.events)
+            for memory, out in self.later:
+                out[:] = memory[: out.size]
+            self.events, self.later, self.done = [], [], True

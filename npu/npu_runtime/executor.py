@@ -218,7 +218,7 @@ class Executor:
                 if output.nbytes <= _READ_ALONG:
                     yield output.memory, output.keep_copy()
 
-        ticket = self.device.enqueue(sizes.joined, writes, reads())
+        ticket = self.device.enqueue(sizes.joined, writes, reads(), alone=not copied)
         for output in made.values():
             if output.nbytes <= _READ_ALONG:
                 output.filled_by(ticket)

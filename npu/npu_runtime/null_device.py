@@ -169,6 +169,8 @@ class NullDevice(Backend):
         launches: Sequence[Launch],
         writes: Sequence[tuple[Memory, Bytes]] = (),
         reads: Iterable[tuple[Memory, Bytes]] = (),
+        *,
+        alone: bool = False,  # noqa: ARG002
     ) -> Ticket:
         for memory, data in writes:
             self.write(memory, data)

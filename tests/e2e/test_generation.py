@@ -83,9 +83,9 @@ class Queue:
         numbers: dict[int, int] = {}
         tickets = []
 
-        def enqueued(own: Device, launches: Any, writes: Any = (), reads: Any = ()) -> Any:
+        def enqueued(own: Device, launches: Any, writes: Any = (), reads: Any = (), **given: bool) -> Any:
             reads = list(reads)
-            ticket = enqueue(own, launches, writes, reads)
+            ticket = enqueue(own, launches, writes, reads, **given)
             tickets.append(ticket)  # kept, so that none has the number of another
             numbers[id(ticket)] = len(self.read)
             self.order.append(("run", len(self.read)))

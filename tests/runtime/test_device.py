@@ -13,7 +13,8 @@ from programs import accumulator, environment
 
 from npu_runtime import drivers, env, program_cache
 from npu_runtime.backend import Backend
-from npu_runtime.device import Device, _blamed, find_device, list_devices
+from npu_runtime.building import blamed_kernel
+from npu_runtime.device import Device, find_device, list_devices
 from npu_runtime.errors import InputError, NoDeviceError
 from npu_runtime.executor import Executor
 from npu_runtime.weight_loader import load_weights
@@ -69,7 +70,7 @@ def test_no_device_says_what_to_install() -> None:
         "import pyopencl\n"
         "def none(): raise pyopencl.LogicError('no platforms')\n"
         "pyopencl.get_platforms = none\n"
-        "from npu_runtime.device import Device, _blamed, list_devices\n"
+        "from npu_runtime.device import Device, list_devices\n"
         "assert list_devices() == ()\n"
         "try: Device()\n"
         "except RuntimeError as error: print(error)\n"
@@ -97,7 +98,7 @@ def test_no_device_says_what_to_install() -> None:
 )
 def test_every_drivers_log_names_the_kernel(log: str, blamed: str | None) -> None:
     text = '#line 1 "kernels/one.cl"\na\nb\n#line 1 "kernels/two.cl"\nc\nd\n'
-    assert _blamed(log, text) == blamed
+    assert blamed_kernel(log, text) == blamed
 
 
 def test_a_part_of_a_cpu(device: Backend) -> None:
@@ -190,3 +191,27 @@ def test_a_damaged_cache_entry_is_built_again(
             assert program_cache.load(file.stem) is not None
         program_cache.store(file.stem, b"whole, but no binary of this driver")
         run()
+
+
+def test_the_host_copies_what_it_can_reach(device: Backend) -> None:
+    """Only where nobody else waits: else in the order of the queue."""
+    data = np.arange(100, dtype=np.uint8)
+    memory, out = device.allocate(300), np.zeros(100, np.uint8)
+    if memory.host is not None:
+        assert memory.host.size == 300
+        assert memory.host.ctypes.data % 128 == 0
+    for alone in (True, False, True):
+        data = data[::-1].copy()
+        ticket = device.enqueue((), [(memory, data)], [(memory, out)], alone=alone)
+        ticket.wait()
+        np.testing.assert_array_equal(out, data)
+    part = device.region(memory, device.alignment, 100) if device.alignment <= 128 else memory
+    first = device.enqueue((), [(part, data)], ())
+    second = device.enqueue((), [(part, data[::-1].copy())], [(part, out)], alone=True)
+    second.wait()
+    first.wait()
+    np.testing.assert_array_equal(out, data[::-1])
+    device.read(part, out)
+    np.testing.assert_array_equal(out, data[::-1])
+    if part.host is not None:
+        np.testing.assert_array_equal(part.host[:100], data[::-1])
