@@ -36,7 +36,7 @@ from pipelines.peer_results import PeerRun, PeerTime, keep  # noqa: E402  # wher
 #: Runs at the start of each turn that do not count: caches and clocks settle.
 SETTLE = 1
 #: Columns that the table needs.
-WIDTH = 92
+WIDTH = 112
 #: Busy cores of other work above which figures mislead: thread pools that spin (PyTorch's OpenMP above all)
 #: lose far more to it than those that sleep.
 BUSY = 0.5
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--peers", default=",".join(PEERS), help=f"some of {', '.join(PEERS)}")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each peer (default: 10)")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each peer (default: 20)")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs in a turn (default: 3)")
     parser.add_argument(
         "--warmup", type=float, default=4, help="seconds of turns before those that count (default: 4)"
