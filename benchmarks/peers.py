@@ -115,7 +115,9 @@ class Child:
 
 def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup: float) -> list[PeerTime]:
     """Times ``names`` in turns, in another order each round, after ``warmup`` seconds of turns that do not
-    count: all of them get faster by up to a tenth meanwhile. Raises ``PeerError``."""
+    count: all of them get faster by up to a tenth meanwhile. Ratios are the typical round's ratio of medians:
+    a shared machine gets slower and faster by a fifth within seconds, and medians of all rounds may be of
+    different phases. Raises ``PeerError``."""
     import tempfile
 
     import numpy as np
@@ -154,7 +156,7 @@ def compare(work: Work, names: Sequence[str], rounds: int, repeats: int, warmup:
                 float(median),
                 float(p10),
                 float(p90),
-                float(np.median(ours) / median),
+                float(np.median(by_round)),
                 float(low),
                 float(high),
                 tuple(theirs.ravel().round(4).tolist()),

@@ -9,8 +9,8 @@ from pipelines.results import Environment, Record, read_result, write_result
 
 
 class PeerTime(Record, frozen=True):
-    """Milliseconds of a peer, and the ratio of ours to it: of the medians, and the quartiles over the
-    rounds."""
+    """Milliseconds of a peer, and the ratio of ours to it: the typical round's ratio of medians, and the
+    quartiles over the rounds."""
 
     peer: str
     version: str
