@@ -189,9 +189,9 @@ class Device(Backend):
         self.largest = int(self._device.max_mem_alloc_size)
         # NVIDIA's driver takes 20 us more to launch a kernel that has regions among its arguments
         self.shares_arenas = self.vendor != "nvidia"
-        if self.kind == "cpu" and self.vendor in _THREADED:
-            self.series_buffers = max(0, int(self._device.max_parameter_size) // 8 - 3)
         self._in_host_memory = self.kind == "cpu" and self.vendor in _THREADED
+        if self._in_host_memory:
+            self.series_buffers = max(0, int(self._device.max_parameter_size) // 8 - 3)
         self._lock = threading.Lock()
         self._last: _Enqueued | None = None
         self.domain = self._context
