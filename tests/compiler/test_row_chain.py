@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from npu_compiler.compiler import compile_ir, compile_with_report
+from npu_compiler.ops import row_chain
 from npu_compiler.ops.row_chain import rows_of
 from npu_compiler.tuned import Tuning
 from npu_runtime.device import Device
@@ -35,8 +36,12 @@ class _Layer(torch.nn.Module):
         return self.norm(x + self.narrow(F.gelu(self.wide(x))))
 
 
+@pytest.mark.parametrize("spread", [0, 1 << 20])
 @pytest.mark.parametrize("knobs", [{}, {"mr": 5}, {"most": 24}, {"least": 1, "most": 7}], ids=str)
-def test_many_rows_are_one_kernel_and_few_are_not(knobs: dict[str, int]) -> None:
+def test_many_rows_are_one_kernel_and_few_are_not(
+    knobs: dict[str, int], spread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_chain, "SPREAD", spread)
     layer, device = _Layer().eval(), Device()
     x = torch.randn(1, 24 * device.threads + 29, 32)
     ir = extract_ir(layer, (x,), dynamic_shapes={"x": {1: ("rows", 1, 4096)}})

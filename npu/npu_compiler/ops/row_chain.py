@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Inputs of a stage that are rows, as its result is; the others are weights.
 ROWS = {"linear": (0, 3), "norm": (0,)}
+#: Bytes of a product's weights, at most, for work-items that begin at different panels: cores then seldom ask
+#: for the same lines at once. More would not stay in the cache that they share, and each would read memory.
+SPREAD = 4 << 20
 
 
 def _specs(stages: Attr, given: Specs) -> dict[str, TensorSpec]:
@@ -143,6 +146,7 @@ class _Chain:
             raise Unsupported(f"a chained product of {out} columns", f"they must be a multiple of {wide}")
         _, stored = self.e.constant(name)
         _, count, pack = pack_panels(1, out, inner, (1, 1), wide, stored)
+        spread = int(str(TensorSpec((count,), stored).nbytes)) <= SPREAD
         packed = self.buffer(self.e.weight(name, (count,), pack, stored=True), "r")
         places = None
         if bias:
@@ -152,6 +156,7 @@ class _Chain:
         return {
             "w": packed,
             "next": None,
+            "begin": f"item * {out // wide} / items" if spread else "0",
             "bias": places,
             "r": self.place(self.rows(str(residual))) if residual else None,
             "y": self.place(self.made(index, spec), "rw"),
@@ -189,7 +194,7 @@ def _emit(e: Emitter, node: Node) -> None:
     chain = _Chain(e, node, choice)
     stages = [chain.stage(step, index, specs[f"t{index}"]) for index, step in enumerate(steps)]
     for stage, following in pairwise([stage for stage in stages if stage["product"]]):
-        stage["next"] = following["w"]
+        stage["next"] = following
     if index_type(e, list(chain.matrices.values())) != "int":
         raise Unsupported("rows of more than 2**31 elements", "lower the bounds of the dynamic dimensions")
     rows = rows_of(count, int(choice["most"]))
