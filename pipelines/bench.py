@@ -20,6 +20,7 @@ import npu_runtime
 from npu_runtime.dag_executor import DAGExecutor
 from npu_runtime.device import Device
 from npu_runtime.dtypes import nbytes
+from npu_runtime.env import pin_threads
 from npu_runtime.executor import Executor, StepTime
 from npu_runtime.profiler import Profiler
 from npu_runtime.program import THREADS, CompiledProgram, Step, Transform
@@ -90,6 +91,7 @@ class BenchError(ValueError):
 
 def run(job: Job) -> None:
     """Makes ``bench_result`` and appends to ``history``."""
+    pin_threads()
     device = Device(job.selector, threads=job.config.bench.threads)
     programs = tuple(_bench_program(job, name, device) for name in job.programs)
     generation = _generation(job)

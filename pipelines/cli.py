@@ -246,9 +246,11 @@ def _run(
     trace: Path | None,
 ) -> None:
     from npu_runtime import Device, Profiler, load_weights
+    from npu_runtime.env import pin_threads
     from pipelines.programs import open_program
 
     inputs = _read_inputs(pairs)
+    pin_threads()
     device = Device(selector, threads=threads)
     executor = open_program(path, device)
     weights = load_weights(source, executor.program, device)

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from npu_runtime.env import pin_threads
 from npu_runtime.errors import NpubinError
 from pipelines import devices, gate_worker
 from pipelines.gate import Comparison, GateReport, Rounds, decide, fewest_rounds, look_confidence, status_of
@@ -191,4 +192,6 @@ def _environment(root: Path) -> dict[str, str]:
     """The environment with the sources of the checkout in ``root`` first, where it is one."""
     sources = [root / "npu", root] if (root / "npu" / "npu_runtime").is_dir() else []
     paths = [*map(str, (path.resolve() for path in sources)), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    pin_threads(environment)
+    return environment

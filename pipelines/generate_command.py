@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from npu_runtime.device import Device
+from npu_runtime.env import pin_threads
 from npu_runtime.errors import InputError
 from npu_runtime.generate import Finish, Piece, Sampling
 from pipelines.chat import Message
@@ -63,6 +64,7 @@ def run(request: Request) -> None:
         raise InputError("--prompt continues a text and --chat answers a message: give one of them")
     if request.prompt is not None and request.system is not None:
         raise InputError("--system goes with --chat: a text to continue has no roles")
+    pin_threads()
     device = Device(request.device, threads=request.threads)
     folder, target = find(request.model)
     model = LanguageModel.open(folder, target=target, device=device)

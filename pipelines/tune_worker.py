@@ -28,6 +28,7 @@ from npu_compiler.target import load_target
 from npu_compiler.tuned import Tuning
 from npu_runtime.device import Device
 from npu_runtime.dtypes import numpy_dtype
+from npu_runtime.env import pin_threads
 from npu_runtime.executor import Executor
 from npu_runtime.program import CompiledProgram
 from npu_runtime.symbols import evaluate_shape
@@ -51,6 +52,7 @@ class Bench:
     """A node on a device, run as the rules have it and as somebody else chooses."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
+        pin_threads()
         self.device = Device(given["selector"], threads=given["threads"])
         self.target, self.options, self.sizes = given["target"], given["options"], given["sizes"]
         target = load_target(self.target)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from npu_runtime.errors import InputError
@@ -56,6 +57,17 @@ def cache_mode() -> str:
     if text not in {"off", "read", "read-write"}:
         raise InputError(f"NPU_CACHE_MODE is {text!r}: it must be off, read or read-write")
     return text
+
+
+def pin_threads(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Has PoCL hold every thread to a core of its own, for a process with a machine to itself, as one that
+    measures: schedulers move threads that often sleep together onto one core. To be called before a device
+    is opened. Changes nothing where the environment says how PoCL's threads are, nor for a process that may
+    not use all cores, since PoCL counts them from 0."""
+    all_cores = set(range(os.cpu_count() or 0))
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if mine == all_cores and environment.keys().isdisjoint(("POCL_AFFINITY", "POCL_MAX_PTHREAD_COUNT")):
+        environment["POCL_AFFINITY"] = "1"
 
 
 def debug(level: int, text: str) -> None:

@@ -119,6 +119,20 @@ def test_a_part_of_a_cpu(device: Backend) -> None:
     np.testing.assert_array_equal(out.to_numpy(), np.arange(5))
 
 
+@pytest.mark.parametrize(("cores", "given", "pinned"), [
+    (2, {}, "1"), (2, {"HOME": "/"}, "1"), (2, {"POCL_AFFINITY": "0"}, "0"), (2, {"POCL_AFFINITY": ""}, ""),
+    (2, {"POCL_MAX_PTHREAD_COUNT": "4"}, None), (3, {}, None), (1, {}, None),
+])
+def test_threads_are_pinned_where_the_process_has_all_cores_and_nobody_says_otherwise(
+    cores: int, given: dict[str, str], pinned: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    environment = dict(given)
+    env.pin_threads(environment)
+    assert environment == given | ({} if pinned is None else {"POCL_AFFINITY": pinned})
+
+
 @pytest.mark.parametrize(("value", "level"), [("", 0), ("0", 0), ("5", 5)])
 def test_debug_levels(value: str, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPU_DEBUG", value)
