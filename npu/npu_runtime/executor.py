@@ -29,7 +29,7 @@ from npu_runtime.program import (
 )
 from npu_runtime.requirements import check_capabilities, check_sizes
 from npu_runtime.scratch import places, slots
-from npu_runtime.series import ARENA, SeriesKernels
+from npu_runtime.series import ARENA, CLOCKED, SeriesKernels
 from npu_runtime.symbols import bind, evaluate, evaluate_shape, symbols_of
 from npu_runtime.transforms import reads_of
 from npu_runtime.weight_loader import Weights
@@ -61,6 +61,8 @@ class _Sizes:
     """The step of each launch; steps without work-items have none."""
     joined: tuple[Launch, ...]
     """The launches with one for each series of steps."""
+    covered: tuple[tuple[int, ...], ...]
+    """The steps of each of those."""
     tables: tuple[tuple[Memory, Bytes], ...]
     """What the series' memories must hold."""
     scalars: tuple[int, ...]
@@ -185,20 +187,28 @@ class Executor:
     def run_timed(
         self, inputs: Mapping[str, object], weights: Weights
     ) -> tuple[dict[str, NPUBuffer], list[StepTime]]:
-        """As ``run``; gives also when each step ran, by the device's clock. Every step is launched alone."""
+        """As ``run``; gives also when each step ran, by the device's clock; the time of steps that are
+        launched together is divided by the processor's."""
         device = self.device
         with self._lock:
             sizes, writes, memories = self._bind_all(inputs, weights)
             for write in writes:
                 device.write(*write)
-            spans = device.launch_timed(sizes.launches)
+            times = self._launch_timed(sizes)
             made = self._outputs(sizes, memories)
             if self._faults is not None:
                 memory, seen = self._faults.fetch()
                 device.read(memory, seen)
                 self._faults.check(seen)
-        steps = zip(sizes.steps, spans, strict=True)
-        return made, [StepTime(step, *span, sizes.values) for step, span in steps]
+        return made, times
+
+    def _launch_timed(self, sizes: _Sizes) -> list[StepTime]:
+        if self._series is None or not CLOCKED:
+            spans = self.device.launch_timed(sizes.launches)
+        else:
+            wholes = zip(sizes.covered, self.device.launch_timed(sizes.joined), strict=True)
+            spans = [span for steps, whole in wholes for span in self._series.spans(steps, whole)]
+        return [StepTime(step, *span, sizes.values) for step, span in zip(sizes.steps, spans, strict=True)]
 
     def _enqueue(self, inputs: Mapping[str, object], weights: Weights, copied: bool = False) -> Running:
         """Enqueues a run; ``copied``: arrays among the inputs may change before it is done."""
@@ -309,13 +319,16 @@ class Executor:
             if all(global_size):
                 launches.append(Launch(kernel, global_size, step.local_size))
                 steps.append(index)
-        joined, tables = (
-            (launches, ()) if self._series is None else self._series.shorten(launches, steps, values)
+        joined, covered, tables = (
+            (tuple(launches), tuple((step,) for step in steps), ())
+            if self._series is None
+            else self._series.shorten(launches, steps, values)
         )
         return _Sizes(
             tuple(launches),
             tuple(steps),
-            tuple(joined),
+            joined,
+            covered,
             tables,
             tuple(evaluate(arg.value, values) for _, arg in self._scalars),
             tuple(evaluate_shape(spec.shape, values) for spec in self.program.output_specs),

@@ -35,7 +35,7 @@ class Row:
 
 class Profiler:
     """Runs an executor's program and keeps the time of every step. Timing costs a few microseconds a
-    kernel."""
+    launch."""
 
     def __init__(self, executor: Executor | DAGExecutor) -> None:
         self.executor = executor

@@ -12,13 +12,17 @@ two cores without a cache in common ResNet-50 takes 0.94 of the time that it tak
 Only work-items that have begun are waited for, and only for what these have taken: one that begins late, or
 after all others have ended, finds nothing left. So this ends on every device where a work-item that has begun
 goes on whatever others do, also where fewer run at a time than there are.
+
+Whoever completes a step notes the processor's clock, by which a launch's time is divided among its steps.
 """
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -39,8 +43,11 @@ FEWEST, MOST_KINDS = 4, 40
 MOST_ITEMS = 1 << 16
 #: Numbers of a step's row in the table that stand before its arguments.
 _HEAD = 4
-#: Counters lie so many numbers apart, each in a cache line of its own.
+#: Counters lie so many numbers apart, each in a cache line of its own, with a clock's value behind it.
 _LINE = 16
+_CLOCK = 8
+#: Whether this is a processor whose clock ``NPU_CLOCK`` reads.
+CLOCKED = platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64")
 #: Looks at a counter before the thread leaves its core to others that could run.
 _SPINS = 1000
 #: What a kernel does not do whose work-items have no group.
@@ -69,6 +76,13 @@ _PRELUDE = """\
 #else
 #define NPU_YIELD()
 #endif
+#if defined(__x86_64__) || NPU_INTEL
+#define NPU_CLOCK(at) *(__global volatile long *)(at) = __builtin_readcyclecounter()
+#elif defined(__aarch64__)
+#define NPU_CLOCK(at) __asm__ volatile("mrs %0, cntvct_el0" : "=r"(*(__global volatile long *)(at)))
+#else
+#define NPU_CLOCK(at)
+#endif
 """
 
 _KERNEL = """\
@@ -79,6 +93,7 @@ void %(entry)s(%(parameters)s, __global const long *table, __global volatile int
 {
     __global char *const p[] = {%(pointers)s};
     const int me = get_global_id(0), line = %(line)d, left = %(steps)d * line * (threads + 1);
+    NPU_CLOCK(counters + me * line + %(clock)d); /* of the first step's part, when this work-item began */
     for (int step = 0; step < %(steps)d; ++step) {
         __global const long *t = table + step * %(width)d;
         __global volatile int *taken = counters + step * line * (threads + 1); /* of each part */
@@ -100,7 +115,7 @@ void %(entry)s(%(parameters)s, __global const long *table, __global volatile int
             }
         }
         __sync_synchronize();
-        if (computed) atomic_add(done, computed);
+        if (computed && atomic_add(done, computed) + computed == items) NPU_CLOCK(done + %(clock)d);
         for (int spins = 0; *done < items; ++spins) {
             NPU_PAUSE();
             if (spins > %(spins)d) NPU_YIELD();
@@ -186,6 +201,7 @@ def source_of(program: CompiledProgram, series: Series) -> str:
         "entry": ENTRY,
         "steps": count,
         "line": _LINE,
+        "clock": _CLOCK,
         "spins": _SPINS,
         "parameters": ", ".join(f"__global char *{name}" for name in names),
         "pointers": ", ".join(names),
@@ -260,13 +276,27 @@ class SeriesKernels:
             kernel = device.kernel(modules[source], ENTRY, f"steps {series.first} to {series.last - 1}")
             count = series.last - series.first
             table = device.allocate(count * _width(program, series) * ITEM_SIZE["int64"])
-            counters = device.allocate((count * _LINE * (device.threads + 1) + 1) * ITEM_SIZE["int32"])
+            counters = device.allocate((count * _LINE * (device.threads + 1) + _LINE) * ITEM_SIZE["int32"])
             device.zero(counters)
             for index, memory in enumerate((table, counters), start=len(series.buffers)):
                 device.set_memory(kernel, index, memory, "rw")
             device.set_scalar(kernel, len(series.buffers) + 2, device.threads, "int")
             self._kernels.append((series, kernel, table))
             self._counters.append(counters)
+
+    def spans(self, steps: Sequence[int], whole: tuple[int, int]) -> list[tuple[int, int]]:
+        """When each of ``steps``, a launch's, ran: first and last nanosecond of the ``whole``, which is done,
+        divided by the clock for a series. Only where ``CLOCKED``."""
+        if len(steps) == 1:
+            return [whole]
+        number = next(n for n, (series, *_) in enumerate(self._kernels) if steps[0] < series.last)
+        threads, found = self._device.threads, np.empty(self._counters[number].nbytes, np.uint8)
+        self._device.read(self._counters[number], found)
+        clocks = found.view(np.int64).reshape(-1, _LINE // 2)[:, _CLOCK // 2]
+        ends = clocks[threads :: threads + 1][np.array(steps) - self._kernels[number][0].first]
+        passed = (ends - clocks[:threads].min()) / max(1, int(ends[-1] - clocks[:threads].min()))
+        times = [whole[0], *(whole[0] + int(share * (whole[1] - whole[0])) for share in passed)]
+        return list(pairwise(times))
 
     def slots(self) -> Iterator[tuple[str, KernelHandle, int]]:
         """Every buffer that a kernel takes, with the kernel and the argument's number."""
@@ -276,17 +306,20 @@ class SeriesKernels:
 
     def shorten(
         self, launches: Sequence[Launch], steps: Sequence[int], values: Mapping[str, int]
-    ) -> tuple[tuple[Launch, ...], tuple[tuple[Memory, Bytes], ...]]:
-        """``launches`` of the ``steps`` with one in the place of each series; what their tables must hold."""
+    ) -> tuple[tuple[Launch, ...], tuple[tuple[int, ...], ...], tuple[tuple[Memory, Bytes], ...]]:
+        """``launches`` of the ``steps`` with one in the place of each series; the steps of each of these;
+        what the series' tables must hold."""
         tables = []
-        heads: dict[int, Launch] = {}
-        inside: set[int] = set()
+        joined: dict[int, tuple[Launch, tuple[int, ...]]]
+        joined = {step: (launch, (step,)) for step, launch in zip(steps, launches, strict=True)}
         for series, kernel, memory in self._kernels:
             table = table_of(self._program, series, self._places, values)
             if table is not None:
                 tables.append((memory, table.reshape(-1).view(np.uint8)))
-                heads[series.first] = Launch(kernel, (self._device.threads,), (1,))
-                inside.update(range(series.first, series.last))
-        plain = {step: launch for step, launch in zip(steps, launches, strict=True) if step not in inside}
-        ordered = sorted((plain | heads).items(), key=lambda item: item[0])
-        return tuple(launch for _, launch in ordered), tuple(tables)
+                inside = tuple(step for step in steps if series.first <= step < series.last)
+                for step in inside:
+                    del joined[step]
+                if inside:
+                    joined[inside[0]] = (Launch(kernel, (self._device.threads,), (1,)), inside)
+        ordered = [joined[step] for step in sorted(joined)]
+        return tuple(launch for launch, _ in ordered), tuple(own for _, own in ordered), tuple(tables)

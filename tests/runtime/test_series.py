@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from graphs import replaced
 from programs import make, read, write
 
+from npu_runtime import executor as executor_module
 from npu_runtime import series
 from npu_runtime.device import Device, list_devices
 from npu_runtime.executor import Executor
@@ -140,7 +143,9 @@ def expected(kinds: str, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("threads", [1, None])
 @pytest.mark.parametrize("kinds", ["mmmmm", "mcmcmngmnccm", "cccc" * 20], ids=["one", "mixed", "long"])
 @pytest.mark.parametrize("selector", PROCESSORS)
-def test_series_give_what_their_steps_give(selector: str, kinds: str, threads: int | None) -> None:
+def test_series_give_what_their_steps_give(
+    selector: str, kinds: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = Device(selector, threads=threads)
     device.series_buffers = device.series_buffers or 9
     ours, weight = program(kinds), np.array([1, -2, 3], np.float32)
@@ -149,12 +154,16 @@ def test_series_give_what_their_steps_give(selector: str, kinds: str, threads: i
     runs = 0
     for n in (1, 50, 7, 7, 13, *rng.integers(1, 50, 30)):
         x = rng.standard_normal((3, 2, n)).astype(np.float32)
-        single, times = executor.run_timed({"x": x}, weights)
         together = executor.run({"x": x}, weights)["y"].to_numpy()
-        assert len(times) == len(kinds)
-        np.testing.assert_array_equal(together, single["y"].to_numpy())
         np.testing.assert_allclose(together, expected(kinds, x, weight), rtol=1e-5, atol=1e-5)
-        runs += 2
+        for clocked in (True, False):  # together too, or every step alone
+            monkeypatch.setattr(executor_module, "CLOCKED", clocked)
+            outputs, times = executor.run_timed({"x": x}, weights)
+            np.testing.assert_array_equal(outputs["y"].to_numpy(), together)
+            assert [time.step for time in times] == list(range(len(kinds)))
+            assert all(time.start <= time.end for time in times) and times[0].start < times[-1].end
+            assert all(after.start >= before.end for before, after in pairwise(times))
+        runs += 3
     counted = weights.read_state(ours.states[0])
     np.testing.assert_array_equal(counted, np.full(3, runs * kinds.count("c"), np.float32))
 
