@@ -46,7 +46,7 @@ _HEAD = 4
 #: Counters lie so many numbers apart, each in a cache line of its own, with a clock's value behind it.
 _LINE = 16
 _CLOCK = 8
-#: Whether this is a processor whose clock ``NPU_CLOCK`` reads.
+#: Whether this is a processor whose clock ``npu_clock`` reads.
 CLOCKED = platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64")
 #: Looks at a counter before the thread leaves its core to others that could run.
 _SPINS = 1000
@@ -76,13 +76,18 @@ _PRELUDE = """\
 #else
 #define NPU_YIELD()
 #endif
+static inline long npu_clock(void)
+{
 #if defined(__x86_64__) || NPU_INTEL
-#define NPU_CLOCK(at) *(__global volatile long *)(at) = __builtin_readcyclecounter()
+    return __builtin_readcyclecounter();
 #elif defined(__aarch64__)
-#define NPU_CLOCK(at) __asm__ volatile("mrs %0, cntvct_el0" : "=r"(*(__global volatile long *)(at)))
+    long now;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(now));
+    return now;
 #else
-#define NPU_CLOCK(at)
+    return 0;
 #endif
+}
 """
 
 _KERNEL = """\
@@ -93,7 +98,7 @@ void %(entry)s(%(parameters)s, __global const long *table, __global volatile int
 {
     __global char *const p[] = {%(pointers)s};
     const int me = get_global_id(0), line = %(line)d, left = %(steps)d * line * (threads + 1);
-    NPU_CLOCK(counters + me * line + %(clock)d); /* of the first step's part, when this work-item began */
+    *(__global volatile long *)(counters + me * line + %(clock)d) = npu_clock(); /* it begins */
     for (int step = 0; step < %(steps)d; ++step) {
         __global const long *t = table + step * %(width)d;
         __global volatile int *taken = counters + step * line * (threads + 1); /* of each part */
@@ -115,7 +120,11 @@ void %(entry)s(%(parameters)s, __global const long *table, __global volatile int
             }
         }
         __sync_synchronize();
-        if (computed && atomic_add(done, computed) + computed == items) NPU_CLOCK(done + %(clock)d);
+        if (computed) {
+            const long now = npu_clock(); /* before others can see it done, and end the next step */
+            const int before = atomic_add(done, computed);
+            if (before + computed == items) *(__global volatile long *)(done + %(clock)d) = now;
+        }
         for (int spins = 0; *done < items; ++spins) {
             NPU_PAUSE();
             if (spins > %(spins)d) NPU_YIELD();
@@ -294,7 +303,8 @@ class SeriesKernels:
         self._device.read(self._counters[number], found)
         clocks = found.view(np.int64).reshape(-1, _LINE // 2)[:, _CLOCK // 2]
         ends = clocks[threads :: threads + 1][np.array(steps) - self._kernels[number][0].first]
-        passed = (ends - clocks[:threads].min()) / max(1, int(ends[-1] - clocks[:threads].min()))
+        ends = np.minimum.accumulate(ends[::-1])[::-1] - clocks[:threads].min()  # clocks of cores may differ
+        passed = np.clip(ends / max(1, int(ends[-1])), 0, 1)
         times = [whole[0], *(whole[0] + int(share * (whole[1] - whole[0])) for share in passed)]
         return list(pairwise(times))
 
