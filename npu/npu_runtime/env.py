@@ -10,6 +10,8 @@
   (``s3://bucket/npubin``). Default: nowhere.
 - ``NPU_CACHE_MODE``: what builds may do there: ``off``, ``read``, ``read-write``. Default: ``read-write``, or
   ``read`` where the place does not allow more (``http``).
+
+``pin_threads`` sets PoCL's ``POCL_AFFINITY``, unless that or ``POCL_MAX_PTHREAD_COUNT`` is set.
 """
 
 from __future__ import annotations
